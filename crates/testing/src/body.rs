@@ -1,0 +1,83 @@
+//! The body of an answer: one piece, or events over time.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use crate::facts::Key;
+use crate::state::Shared;
+use crate::time::Timer;
+use crate::verdict::Slot;
+
+/// The body of a [`Provider`](crate::Provider)'s answer.
+///
+/// Dropping a stream before its end frees the call's slot, as closing the connection would.
+#[derive(Debug)]
+pub struct ProviderBody {
+    pieces: VecDeque<(Option<Instant>, Bytes)>,
+    timer: Timer,
+    slot: Option<TakenSlot>,
+}
+
+impl ProviderBody {
+    /// A body that is all there.
+    pub(crate) fn full(text: String) -> Self {
+        let pieces = VecDeque::from([(None, Bytes::from(text))]);
+        Self { pieces, timer: Timer::default(), slot: None }
+    }
+
+    /// A body whose pieces come at their times; the slot is free at the latest after the last one.
+    pub(crate) fn events(events: Vec<(Instant, Bytes)>, slot: TakenSlot) -> Self {
+        let pieces = events.into_iter().map(|(at, piece)| (Some(at), piece)).collect();
+        Self { pieces, timer: Timer::default(), slot: Some(slot) }
+    }
+}
+
+impl Body for ProviderBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some((Some(at), _)) = self.pieces.front() {
+            let at = *at;
+            ready!(self.timer.poll_until(cx, at));
+        }
+        let piece = self.pieces.pop_front();
+        if self.pieces.is_empty() {
+            self.slot = None;
+        }
+        Poll::Ready(piece.map(|(_, piece)| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let left = self.pieces.iter().map(|(_, piece)| piece.len() as u64).sum();
+        match self.pieces.front() {
+            Some((Some(_), _)) => SizeHint::new(),
+            _ => SizeHint::with_exact(left),
+        }
+    }
+}
+
+/// A place among the calls in flight; free again at the end of the service, or when this is dropped.
+#[derive(Debug)]
+pub(crate) struct TakenSlot {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: Key,
+    pub(crate) slot: Slot,
+}
+
+impl Drop for TakenSlot {
+    fn drop(&mut self) {
+        self.shared.lock().release(&self.key, self.slot, Instant::now());
+    }
+}
