@@ -1,0 +1,82 @@
+//! How long to wait when nobody told us, and how much later than a hint: pure functions of a count and a draw.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// The first wait without a hint: 0.5 s.
+pub const DEFAULT_BACKOFF: Duration = Duration::from_millis(500);
+/// The longest wait without a hint, before jitter: 30 s.
+pub const DEFAULT_MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A hint is exceeded by at most this part of it: a quarter ...
+const SPREAD_PART: u32 = 4;
+/// ... but by at least up to 50 ms,
+const SPREAD_MIN: Duration = Duration::from_millis(50);
+/// ... and by 5 s at most.
+const SPREAD_MAX: Duration = Duration::from_secs(5);
+
+/// Doubling waits: `U(0.5, 1) · min(max, first · 2^(n−1))`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backoff {
+    pub(crate) first: Duration,
+    pub(crate) max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first: DEFAULT_BACKOFF, max: DEFAULT_MAX_BACKOFF }
+    }
+}
+
+impl Backoff {
+    /// The n-th wait in a row before jitter, n from 1.
+    pub(crate) fn base(self, n: u32) -> Duration {
+        let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.first.saturating_mul(factor).min(self.max)
+    }
+
+    /// The n-th wait in a row: between half of it and all of it, drawn after the cap, so that jitter lives on there.
+    pub(crate) fn draw(self, n: u32, rng: &mut Rng) -> Duration {
+        self.base(n).mul_f64(0.5 + 0.5 * rng.f64())
+    }
+}
+
+/// What is added to a hint, so that those who were told the same do not come back at once: only ever upwards.
+pub(crate) fn spread(hint: Duration, rng: &mut Rng) -> Duration {
+    (hint / SPREAD_PART).clamp(SPREAD_MIN, SPREAD_MAX).mul_f64(rng.f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap_and_no_count_overflows() {
+        let backoff = Backoff::default();
+        let secs: Vec<f64> = (1..=8).map(|n| backoff.base(n).as_secs_f64()).collect();
+        assert_eq!(secs, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
+        assert_eq!(backoff.base(0), DEFAULT_BACKOFF);
+        assert_eq!(backoff.base(u32::MAX), DEFAULT_MAX_BACKOFF);
+        let endless = Backoff { first: Duration::MAX, max: Duration::MAX };
+        assert_eq!(endless.base(40), Duration::MAX);
+    }
+
+    #[test]
+    fn jitter_is_alive_at_the_cap_and_no_two_draws_are_equal() {
+        let mut rng = Rng::with_seed(1);
+        let mut draws: Vec<Duration> = (0..100).map(|_| Backoff::default().draw(20, &mut rng)).collect();
+        assert!(draws.iter().all(|wait| *wait >= DEFAULT_MAX_BACKOFF / 2 && *wait <= DEFAULT_MAX_BACKOFF));
+        draws.sort_unstable();
+        draws.dedup();
+        assert_eq!(draws.len(), 100);
+    }
+
+    #[test]
+    fn a_hint_is_exceeded_by_a_quarter_within_bounds_and_never_undercut() {
+        let mut rng = Rng::with_seed(2);
+        for (hint, most) in [(0, 50), (100, 50), (2_000, 500), (60_000, 5_000)] {
+            let most = Duration::from_millis(most);
+            assert!((0..1_000).all(|_| spread(Duration::from_millis(hint), &mut rng) <= most));
+        }
+    }
+}

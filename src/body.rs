@@ -1,0 +1,213 @@
+//! The response body of both layers: the inner body untouched, or what was read of it and then the rest, or our own words.
+//!
+//! It holds the slot of its call until the first of end of stream, error and drop.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use crate::room::Slot;
+
+/// At most so many frames of an error body are read ahead, whatever their size: empty ones cost memory, too.
+const MAX_FRAMES: usize = 4096;
+
+pin_project! {
+    /// The body of a response that came through [`RetryOn429`](crate::RetryOn429) or
+    /// [`ConcurrencyLimit`](crate::ConcurrencyLimit).
+    ///
+    /// On success it forwards the inner body's frames as they are; `is_end_stream`, `size_hint` and trailers stay exact.
+    /// An error body that was read for its verdict is handed back whole: what was read, then the rest, then its error.
+    ///
+    /// The call's slot is given back at the first of end of stream, error and drop of this body. A body that is kept and
+    /// never read keeps its slot: read it or drop it.
+    #[must_use = "a body that is kept without being read keeps its call's slot"]
+    pub struct ResponseBody<B: Body> {
+        // The order of fields is the order of release: the inner body first, then the slot.
+        #[pin]
+        kind: Kind<B>,
+        slot: Option<Slot>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<B: Body> {
+        Inner { #[pin] body: B },
+        Read { read: ReadAhead<B> },
+        Local { bytes: Option<Bytes> },
+    }
+}
+
+impl<B: Body<Data = Bytes>> ResponseBody<B> {
+    /// The inner body, with the slot that it holds; one that is over already holds none.
+    pub(crate) fn inner(body: B, slot: Option<Slot>) -> Self {
+        let slot = slot.filter(|_| !body.is_end_stream());
+        Self { kind: Kind::Inner { body }, slot }
+    }
+
+    pub(crate) fn read(read: ReadAhead<B>, slot: Option<Slot>) -> Self {
+        let slot = slot.filter(|_| !read.is_end_stream());
+        Self { kind: Kind::Read { read }, slot }
+    }
+
+    pub(crate) fn local(bytes: Bytes) -> Self {
+        Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) }, slot: None }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(match this.kind.as_mut().project() {
+            KindProj::Inner { body } => body.poll_frame(cx),
+            KindProj::Read { read } => read.poll_frame(cx),
+            KindProj::Local { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        });
+        // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
+        if this.slot.is_some() && (!matches!(frame, Some(Ok(_))) || this.kind.is_end_stream()) {
+            drop(this.slot.take());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.kind.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner { body } => body.size_hint(),
+            Kind::Read { read } => read.size_hint(),
+            Kind::Local { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Kind<B> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Inner { body } => body.is_end_stream(),
+            Self::Read { read } => read.is_end_stream(),
+            Self::Local { bytes } => bytes.is_none(),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Default> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::inner(B::default(), None)
+    }
+}
+
+impl<B: Body> std::fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+/// A body of which a bounded part has been read, to be judged and then handed back.
+///
+/// The rest is boxed: a body that has been polled cannot move, and it need not be `Unpin`. An error met while reading is
+/// kept behind what was read: a body polled again after its error may look whole.
+pub(crate) struct ReadAhead<B: Body> {
+    frames: VecDeque<Frame<Bytes>>,
+    len: usize,
+    error: Option<B::Error>,
+    rest: Option<Pin<Box<B>>>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B: Body<Data = Bytes>> ReadAhead<B> {
+    pub(crate) fn new(body: B) -> Self {
+        Self { frames: VecDeque::new(), len: 0, error: None, rest: Some(Box::pin(body)), timer: None }
+    }
+
+    /// Reads until the body ends, fails, exceeds `most` bytes or takes longer than `time`.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, most: usize, time: Duration) -> Poll<()> {
+        while let Some(rest) = &mut self.rest
+            && self.len < most
+            && self.frames.len() < MAX_FRAMES
+        {
+            let Poll::Ready(frame) = rest.as_mut().poll_frame(cx) else {
+                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+                ready!(timer.as_mut().poll(cx));
+                break;
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    self.len += frame.data_ref().map_or(0, Bytes::len);
+                    self.frames.push_back(frame);
+                    if rest.is_end_stream() {
+                        self.rest = None;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.error = Some(error);
+                    self.rest = None;
+                }
+                None => self.rest = None,
+            }
+        }
+        self.timer = None;
+        Poll::Ready(())
+    }
+
+    /// What was read, up to `most` bytes, in one piece.
+    pub(crate) fn bytes(&self, most: usize) -> Bytes {
+        let mut data = self.frames.iter().filter_map(Frame::data_ref).filter(|data| !data.is_empty());
+        let Some(first) = data.next() else { return Bytes::new() };
+        if data.next().is_none() || first.len() >= most {
+            return first.slice(..first.len().min(most));
+        }
+        let mut all = Vec::with_capacity(self.len.min(most));
+        for data in self.frames.iter().filter_map(Frame::data_ref) {
+            all.extend_from_slice(&data[..data.len().min(most - all.len())]);
+        }
+        all.into()
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if let Some(frame) = self.frames.pop_front() {
+            self.len -= frame.data_ref().map_or(0, Bytes::len);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match &mut self.rest {
+            Some(rest) => rest.as_mut().poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.error.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = self.len as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(read);
+        match &self.rest {
+            Some(rest) => {
+                let rest = rest.size_hint();
+                hint.set_lower(read.saturating_add(rest.lower()));
+                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
+                    hint.set_upper(upper);
+                }
+            }
+            None if self.error.is_none() => hint.set_exact(read),
+            None => {}
+        }
+        hint
+    }
+}

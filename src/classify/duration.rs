@@ -1,0 +1,338 @@
+//! Reads every way in which servers write a length or a point of time.
+//!
+//! All functions are total: what cannot be read is `None`, what is negative, `nan` or `inf` cannot be read, and what is
+//! too large becomes [`MAX`]. Numbers are read as decimals, not as floats, so that `18.642s` is 18,642 ms and no more.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+/// The longest delay that is reported: 100 years, so that adding it to a clock cannot overflow.
+pub(crate) const MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+const NANO: u128 = 1_000_000_000;
+const SECOND: u128 = NANO;
+
+/// Rounds up to whole milliseconds: a delay must never end before what was said.
+pub(crate) fn ceil_ms(delay: Duration) -> Duration {
+    let ms = delay.as_nanos().div_ceil(1_000_000);
+    u64::try_from(ms).map_or(MAX, Duration::from_millis).min(MAX)
+}
+
+/// A whole text that is a number of seconds: `20`, `23.517324`, `1e3`.
+pub(crate) fn seconds(text: &[u8]) -> Option<Duration> {
+    whole(text.trim_ascii(), SECOND)
+}
+
+/// A whole text that is a number of milliseconds.
+pub(crate) fn millis(text: &[u8]) -> Option<Duration> {
+    whole(text.trim_ascii(), 1_000_000)
+}
+
+fn whole(text: &[u8], unit: u128) -> Option<Duration> {
+    let (value, end) = exponential(text)?;
+    (end == text.len()).then(|| length(value, unit))
+}
+
+/// A delay as a header or a field of a body states it: seconds, a duration with units, `HH:MM:SS`, or a date, which is
+/// counted from `now` (since the epoch; asked for only when there is a date).
+pub(crate) fn delay(text: &[u8], now: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
+    let text = unquote(text);
+    if let Some(relative) = seconds(text).or_else(|| spelled(text)) {
+        return Some(relative);
+    }
+    until(instant(text)?, now)
+}
+
+/// The reset of a bucket: as [`delay`], but a number from 10^9 on is a Unix time in seconds, from 10^12 on in
+/// milliseconds.
+pub(crate) fn reset(text: &[u8], now: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
+    let text = unquote(text);
+    let Some((value, _)) = exponential(text).filter(|(_, end)| *end == text.len()) else {
+        return delay(text, now);
+    };
+    match value / NANO {
+        0..1_000_000_000 => Some(length(value, SECOND)),
+        1_000_000_000..1_000_000_000_000 => until(length(value, SECOND), now),
+        _ => until(length(value, 1_000_000), now),
+    }
+}
+
+/// From `now` to `then`; zero for what is past.
+pub(crate) fn until(then: Duration, now: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
+    Some(then.saturating_sub(now()?).min(MAX))
+}
+
+/// A whole text that is a Go duration (`1h2m3.5s`, `350µs`), the same in words (`6 seconds`), or `HH:MM:SS`.
+pub(crate) fn spelled(text: &[u8]) -> Option<Duration> {
+    let text = text.trim_ascii();
+    let (delay, end) = prose(text)?;
+    (end == text.len()).then_some(delay)
+}
+
+/// The duration with units that a text begins with, and its length in bytes: `6m0s`, `1 minute and 30 seconds`,
+/// `20.09:58:55`.
+pub(crate) fn prose(text: &[u8]) -> Option<(Duration, usize)> {
+    if let Some(found) = timespan(text) {
+        return Some(found);
+    }
+    let (mut total, mut end) = (Duration::ZERO, 0);
+    let mut at = 0;
+    while let Some((value, digits)) = number(&text[at..]) {
+        let mut word = at + digits;
+        word += text[word..].iter().take_while(|&&b| matches!(b, b' ' | b'-')).count().min(2);
+        let Some((unit, letters)) = unit(&text[word..]) else { break };
+        total = total.saturating_add(length(value, unit)).min(MAX);
+        end = word + letters;
+        at = end + gap(&text[end..]);
+    }
+    (end > 0).then_some((total, end))
+}
+
+/// What may stand between the parts of one duration.
+fn gap(text: &[u8]) -> usize {
+    [&b", and "[..], b" and ", b", ", b" "].iter().find(|g| text.starts_with(g)).map_or(0, |g| g.len())
+}
+
+fn unit(text: &[u8]) -> Option<(u128, usize)> {
+    let letters = text.iter().take_while(|b| b.is_ascii_alphabetic() || **b >= 0x80).count();
+    // Go writes micro with U+00B5 or U+03BC; Chinese answers put no space after their unit.
+    let (nanos, end) = match &text[..letters] {
+        b"ns" => (1, letters),
+        b"us" | [0xc2, 0xb5, b's'] | [0xce, 0xbc, b's'] => (1000, letters),
+        b"ms" | b"msec" | b"msecs" | b"millis" | b"millisecond" | b"milliseconds" => (1_000_000, letters),
+        b"s" | b"sec" | b"secs" | b"second" | b"seconds" => (SECOND, letters),
+        b"m" | b"min" | b"mins" | b"minute" | b"minutes" => (60 * SECOND, letters),
+        b"h" | b"hr" | b"hrs" | b"hour" | b"hours" => (3600 * SECOND, letters),
+        b"d" | b"day" | b"days" => (86_400 * SECOND, letters),
+        b"w" | b"week" | b"weeks" => (7 * 86_400 * SECOND, letters),
+        chinese if chinese.starts_with("秒".as_bytes()) => (SECOND, "秒".len()),
+        chinese if chinese.starts_with("分钟".as_bytes()) => (60 * SECOND, "分钟".len()),
+        chinese if chinese.starts_with("小时".as_bytes()) => (3600 * SECOND, "小时".len()),
+        longer => {
+            let lower = longer.to_ascii_lowercase();
+            return (lower != longer).then(|| unit(&lower))?;
+        }
+    };
+    Some((nanos, end))
+}
+
+fn length(value: u128, unit: u128) -> Duration {
+    let nanos = value.saturating_mul(unit).div_ceil(NANO);
+    let secs = u64::try_from(nanos / NANO).unwrap_or(u64::MAX);
+    Duration::new(secs, (nanos % NANO) as u32).min(MAX)
+}
+
+/// The number that a text begins with, in billionths, and its length: digits, perhaps with thousands commas and a
+/// fraction. No sign, no exponent.
+pub(crate) fn number(text: &[u8]) -> Option<(u128, usize)> {
+    let (mut value, mut at, mut seen) = (0_u128, 0, false);
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'0'..=b'9' => value = value.saturating_mul(10).saturating_add(u128::from(byte - b'0')),
+            b',' if seen && is_group(&text[at + 1..]) => {}
+            _ => break,
+        }
+        seen |= byte.is_ascii_digit();
+        at += 1;
+    }
+    value = value.saturating_mul(NANO);
+    if text.get(at) == Some(&b'.') && text.get(at + 1).is_some_and(u8::is_ascii_digit) {
+        let (mut place, mut rest) = (NANO, false);
+        at += 1;
+        while let Some(digit) = text.get(at).filter(|b| b.is_ascii_digit()) {
+            place /= 10;
+            rest |= place == 0 && *digit != b'0';
+            value = value.saturating_add(place * u128::from(digit - b'0'));
+            at += 1;
+        }
+        value = value.saturating_add(u128::from(rest));
+        seen = true;
+    }
+    seen.then_some((value, at))
+}
+
+/// The same, perhaps with an exponent.
+fn exponential(text: &[u8]) -> Option<(u128, usize)> {
+    let (value, at) = number(text)?;
+    let Some(letters) = exponent(&text[at..]) else {
+        return Some((value, at));
+    };
+    let written = std::str::from_utf8(&text[..at + letters]).ok()?;
+    // `as` saturates, so that 1e300 stays huge; there is no sign, so it is never negative.
+    Some(((written.parse::<f64>().ok()? * 1e9) as u128, at + letters))
+}
+
+fn is_group(text: &[u8]) -> bool {
+    text.len() >= 3 && text[..3].iter().all(u8::is_ascii_digit) && !text.get(3).is_some_and(u8::is_ascii_digit)
+}
+
+fn exponent(text: &[u8]) -> Option<usize> {
+    if !matches!(text.first(), Some(b'e' | b'E')) {
+        return None;
+    }
+    let sign = usize::from(matches!(text.get(1), Some(b'+' | b'-')));
+    let digits = text[1 + sign..].iter().take_while(|b| b.is_ascii_digit()).count();
+    (digits > 0).then_some(1 + sign + digits)
+}
+
+/// `HH:MM:SS` or .NET's `d.HH:MM:SS`, perhaps with a fraction.
+fn timespan(text: &[u8]) -> Option<(Duration, usize)> {
+    let mut end = text.iter().take_while(|b| b.is_ascii_digit() || matches!(b, b'.' | b':')).take(40).count();
+    end -= usize::from(text[..end].ends_with(b"."));
+    let mut parts = text[..end].split(|b| *b == b':');
+    let (first, minutes, secs) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let (days, hours) = match first.iter().position(|b| *b == b'.') {
+        Some(dot) => (whole(&first[..dot], 86_400 * SECOND)?, &first[dot + 1..]),
+        None => (Duration::ZERO, first),
+    };
+    let rest = whole(hours, 3600 * SECOND)?.saturating_add(whole(minutes, 60 * SECOND)?);
+    Some((days.saturating_add(rest).saturating_add(whole(secs, SECOND)?).min(MAX), end))
+}
+
+/// A whole text that is a date, as time since the epoch: one of HTTP's three forms or RFC 3339.
+pub(crate) fn instant(text: &[u8]) -> Option<Duration> {
+    let text = text.trim_ascii();
+    if let Some((then, end)) = rfc3339(text) {
+        return (end == text.len()).then_some(then);
+    }
+    let date = httpdate::parse_http_date(std::str::from_utf8(text).ok()?).ok()?;
+    date.duration_since(UNIX_EPOCH).ok()
+}
+
+/// The RFC 3339 time that a text begins with, since the epoch, and its length. A missing zone is UTC, a blank may stand
+/// for the `T`; times before the epoch are the epoch.
+pub(crate) fn rfc3339(text: &[u8]) -> Option<(Duration, usize)> {
+    let two = |at: usize, max: u64| digits(text.get(at..at + 2)?).filter(|v| *v <= max);
+    let mark = |at: usize, b: &[u8]| text.get(at).is_some_and(|c| b.contains(c));
+    if !(mark(4, b"-") && mark(7, b"-") && mark(10, b"Tt ") && mark(13, b":")) {
+        return None;
+    }
+    let (year, month, day) = (digits(text.get(..4)?)?, two(5, 12)?, two(8, 31)?);
+    let (hour, minute) = (two(11, 24)?, two(14, 59)?);
+    if month == 0 || day == 0 {
+        return None;
+    }
+    let mut at = 16;
+    let mut time = Duration::from_secs(hour * 3600 + minute * 60);
+    if mark(at, b":") {
+        time += Duration::from_secs(two(at + 1, 60)?);
+        at += 3;
+        if mark(at, b".") {
+            let (fraction, length_of) = number(&text[at..])?;
+            time += length(fraction, SECOND);
+            at += length_of;
+        }
+    }
+    let mut offset = 0_i64;
+    if mark(at, b"Zz") {
+        at += 1;
+    } else if text[at..].starts_with(b" UTC") || text[at..].starts_with(b" GMT") {
+        at += 4;
+    } else if mark(at, b"+-") {
+        let colon = usize::from(mark(at + 3, b":"));
+        let (hours, minutes) = (two(at + 1, 23)?, two(at + 3 + colon, 59)?);
+        offset = (hours * 3600 + minutes * 60) as i64 * if text[at] == b'-' { -1 } else { 1 };
+        at += 5 + colon;
+    }
+    let midnight = days_since_epoch(year as i64, month as i64, day as i64) * 86_400;
+    let secs = midnight.checked_sub(offset)?.checked_add(time.as_secs() as i64)?;
+    let then = u64::try_from(secs).map_or(Duration::ZERO, |secs| Duration::new(secs, time.subsec_nanos()));
+    Some((then, at))
+}
+
+/// Days from 1970-01-01 in the Gregorian calendar (years begin in March here, so that the leap day is the last).
+fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+fn digits(text: &[u8]) -> Option<u64> {
+    text.iter().try_fold(0_u64, |value, b| b.is_ascii_digit().then(|| value * 10 + u64::from(b - b'0')))
+}
+
+fn unquote(text: &[u8]) -> &[u8] {
+    let text = text.trim_ascii();
+    text.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).unwrap_or(text).trim_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+    #[test]
+    fn durations() {
+        let cases: &[(&str, Option<u64>)] = &[
+            ("8ms", Some(8)),
+            ("6m0s", Some(360_000)),
+            ("1h2m3.5s", Some(3_723_500)),
+            ("18.642s", Some(18_642)),
+            ("1.5ms", Some(2)),
+            ("350µs", Some(1)),
+            ("0s", Some(0)),
+            ("51.84 seconds", Some(51_840)),
+            ("1 minute and 30 seconds", Some(90_000)),
+            ("2 Hours, 5 Minutes", Some(7_500_000)),
+            ("20.09:58:55", Some((20 * 86_400 + 9 * 3600 + 58 * 60 + 55) * 1000)),
+            ("00:00:07", Some(7000)),
+            ("30", None),
+            ("-5s", None),
+            ("infs", None),
+            ("5 apples", None),
+            ("", None),
+            (".s", None),
+        ];
+        for (text, ms) in cases {
+            assert_eq!(spelled(text.as_bytes()).map(|d| ceil_ms(d).as_millis() as u64), *ms, "{text}");
+        }
+    }
+
+    #[test]
+    fn delays_and_resets() {
+        let cases: &[(&str, Option<u64>, Option<u64>)] = &[
+            ("20", Some(20_000), Some(20_000)),
+            (" 23.517324 ", Some(23_518), Some(23_518)),
+            ("1e3", Some(1_000_000), Some(1_000_000)),
+            ("-1", None, None),
+            ("nan", None, None),
+            ("inf", None, None),
+            ("+3", None, None),
+            ("", None, None),
+            ("Tue, 14 Nov 2023 22:13:50 GMT", Some(30_000), Some(30_000)),
+            ("Tuesday, 14-Nov-23 22:13:50 GMT", Some(30_000), Some(30_000)),
+            ("Tue Nov 14 22:13:50 2023", Some(30_000), Some(30_000)),
+            ("Tue, 14 Nov 2000 22:13:50 GMT", Some(0), Some(0)),
+            ("2023-11-14T22:13:50Z", Some(30_000), Some(30_000)),
+            ("2023-11-15T00:13:50.25+02:00", Some(30_250), Some(30_250)),
+            ("1700000030", Some(1_700_000_030_000), Some(30_000)),
+            ("1700000030500", Some(MAX.as_millis() as u64), Some(30_500)),
+            ("\"55\"", Some(55_000), Some(55_000)),
+        ];
+        for (text, as_delay, as_reset) in cases {
+            let ms = |d: Option<Duration>| d.map(|d| ceil_ms(d).as_millis() as u64);
+            assert_eq!(ms(delay(text.as_bytes(), || Some(NOW))), *as_delay, "{text} as delay");
+            assert_eq!(ms(reset(text.as_bytes(), || Some(NOW))), *as_reset, "{text} as reset");
+        }
+    }
+
+    #[test]
+    fn huge_saturates() {
+        for text in ["18446744073709551615", "1e300", "1e999", "99999999999999999999999999999999999999999999999"] {
+            assert_eq!(seconds(text.as_bytes()), Some(MAX), "{text}");
+        }
+        assert_eq!(spelled(b"99999999999999999999h99999999999d"), Some(MAX));
+    }
+
+    #[test]
+    fn calendar() {
+        assert_eq!(rfc3339(b"2000-02-29T00:00:00Z").map(|t| t.0.as_secs()), Some(951_782_400));
+        assert_eq!(rfc3339(b"1960-01-01T00:00:00Z").map(|t| t.0.as_secs()), Some(0));
+        assert_eq!(rfc3339(b"2024-13-01T00:00:00Z"), None);
+        assert_eq!(rfc3339(b"2024-01-01T00:0"), None);
+    }
+}

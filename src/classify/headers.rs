@@ -1,0 +1,414 @@
+//! Reads what the rate-limit headers of an answer, refused or not, say about the buckets behind it.
+//!
+//! This is on the path of every call that succeeds: one walk over the headers, names compared as bytes, numbers read in
+//! place, nothing allocated.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderMap;
+use http::header::{self, HeaderValue};
+
+use super::duration;
+
+/// How many buckets one answer may name; further ones are ignored.
+pub const MAX_DIMENSIONS: usize = 8;
+
+/// What a bucket counts, and over which window where its name says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dimension {
+    /// Requests. The window is the server's own: a minute with most, a day with Groq and some of OpenAI's models.
+    Requests,
+    /// Tokens, in and out.
+    Tokens,
+    /// Input tokens.
+    InputTokens,
+    /// Output tokens.
+    OutputTokens,
+    /// Requests of a project.
+    ProjectRequests,
+    /// Tokens of a project.
+    ProjectTokens,
+    /// Tokens that are billed by use.
+    UsageBasedTokens,
+    /// Requests an hour.
+    RequestsPerHour,
+    /// Tokens an hour.
+    TokensPerHour,
+    /// Requests a day.
+    RequestsPerDay,
+    /// Tokens a day.
+    TokensPerDay,
+    /// What `x-ratelimit-limit` or the IETF's `ratelimit` count when they do not say what: requests.
+    Unnamed,
+}
+
+/// What one step of a bucket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unit {
+    /// A request.
+    Requests,
+    /// A token, in or out.
+    Tokens,
+    /// An input token.
+    InputTokens,
+    /// An output token.
+    OutputTokens,
+}
+
+impl Dimension {
+    /// What this bucket counts.
+    pub const fn unit(self) -> Unit {
+        match self {
+            Self::Requests | Self::ProjectRequests | Self::RequestsPerHour | Self::RequestsPerDay | Self::Unnamed => {
+                Unit::Requests
+            }
+            Self::InputTokens => Unit::InputTokens,
+            Self::OutputTokens => Unit::OutputTokens,
+            Self::Tokens | Self::ProjectTokens | Self::UsageBasedTokens | Self::TokensPerHour | Self::TokensPerDay => {
+                Unit::Tokens
+            }
+        }
+    }
+}
+
+/// One bucket as the headers describe it. A field that is absent, negative, no number, or contradicted by another is
+/// `None`: unknown, never zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct BucketSnapshot {
+    /// What it counts.
+    pub dimension: Dimension,
+    /// Its size, in units of the dimension.
+    pub limit: Option<f64>,
+    /// What is left of it, in units of the dimension.
+    pub remaining: Option<f64>,
+    /// Until it is reset, counted from the answer; with OpenAI until it is *full*.
+    pub reset: Option<Duration>,
+}
+
+/// What the rate-limit headers of one answer say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateLimitSnapshot {
+    buckets: [BucketSnapshot; MAX_DIMENSIONS],
+    used: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Limit,
+    Remaining,
+    Reset,
+    /// The IETF draft's `ratelimit`, which says all in one.
+    Structured,
+    /// The IETF draft's `ratelimit-policy`, of which only the limit is read.
+    Policy,
+}
+
+impl RateLimitSnapshot {
+    /// Reads the headers of an answer; `None` when they name no bucket. A reset that is a date is counted from the
+    /// answer's own `date` header, and is unknown without one.
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        Self::read(headers, None)
+    }
+
+    /// The same, with a clock for answers that have no `date` header.
+    pub fn at(headers: &HeaderMap, now: SystemTime) -> Option<Self> {
+        Self::read(headers, Some(&|| now.duration_since(UNIX_EPOCH).ok()))
+    }
+
+    /// What the headers say of each bucket, in the order of the headers.
+    pub fn buckets(&self) -> &[BucketSnapshot] {
+        &self.buckets[..usize::from(self.used)]
+    }
+
+    /// What the headers say of one bucket.
+    pub fn get(&self, dimension: Dimension) -> Option<&BucketSnapshot> {
+        self.buckets().iter().find(|bucket| bucket.dimension == dimension)
+    }
+
+    pub(super) fn read(headers: &HeaderMap, clock: Option<&dyn Fn() -> Option<Duration>>) -> Option<Self> {
+        let mut rest = headers.iter();
+        let named = |(name, value): (&'_ header::HeaderName, _)| Some((bucket_of(name.as_str().as_bytes())?, value));
+        // Most answers of most servers name none: then this walk is all that is done.
+        let first: ((Dimension, Part), &HeaderValue) = rest.find_map(named)?;
+        let now = || date(headers).or_else(|| clock?());
+        let empty = BucketSnapshot { dimension: Dimension::Unnamed, limit: None, remaining: None, reset: None };
+        let mut snapshot = Self { buckets: [empty; MAX_DIMENSIONS], used: 0 };
+        let mut garbled = [false; MAX_DIMENSIONS];
+        for ((dimension, part), value) in std::iter::once(first).chain(rest.filter_map(named)) {
+            let Some(index) = snapshot.index(dimension) else { continue };
+            let bucket = &mut snapshot.buckets[index];
+            let value = value.as_bytes();
+            match part {
+                // Of a header that is repeated the first that can be read counts.
+                Part::Limit => fill(&mut bucket.limit, value, &mut garbled[index]),
+                Part::Remaining => fill(&mut bucket.remaining, value, &mut garbled[index]),
+                Part::Reset if bucket.reset.is_none() => bucket.reset = duration::reset(first_item(value), now),
+                Part::Reset => {}
+                Part::Structured => structured(bucket, value),
+                Part::Policy => bucket.limit = bucket.limit.or(policy(value)),
+            }
+        }
+        for (bucket, garbled) in snapshot.buckets.iter_mut().zip(garbled) {
+            // `-1`, `-1` and `0` for limit, remaining and reset mean that nothing is known, not that one may go now.
+            if garbled && bucket.remaining.is_none() {
+                bucket.reset = None;
+            }
+            if bucket.remaining > bucket.limit && bucket.limit.is_some() {
+                (bucket.limit, bucket.remaining) = (None, None);
+            }
+        }
+        Some(snapshot)
+    }
+
+    fn index(&mut self, dimension: Dimension) -> Option<usize> {
+        let used = usize::from(self.used);
+        if let Some(at) = self.buckets[..used].iter().position(|bucket| bucket.dimension == dimension) {
+            return Some(at);
+        }
+        self.buckets.get_mut(used)?.dimension = dimension;
+        self.used += 1;
+        Some(used)
+    }
+}
+
+/// The answer's own `date`, since the epoch.
+pub(super) fn date(headers: &HeaderMap) -> Option<Duration> {
+    duration::instant(headers.get(header::DATE)?.as_bytes())
+}
+
+#[inline]
+fn bucket_of(name: &[u8]) -> Option<(Dimension, Part)> {
+    // A cheap look first: nearly all headers are of no interest.
+    let rest = match *name.first()? {
+        b'x' => name.strip_prefix(b"x-ratelimit-").or_else(|| name.strip_prefix(b"x-rate-limit-"))?,
+        b'r' => match name.strip_prefix(b"ratelimit")? {
+            b"" => return Some((Dimension::Unnamed, Part::Structured)),
+            b"-policy" => return Some((Dimension::Unnamed, Part::Policy)),
+            rest => rest.strip_prefix(b"-")?,
+        },
+        b'a' => name.strip_prefix(b"anthropic-ratelimit-")?,
+        _ => return None,
+    };
+    match rest {
+        b"limit-requests" => Some((Dimension::Requests, Part::Limit)),
+        b"remaining-requests" => Some((Dimension::Requests, Part::Remaining)),
+        b"reset-requests" => Some((Dimension::Requests, Part::Reset)),
+        b"limit-tokens" => Some((Dimension::Tokens, Part::Limit)),
+        b"remaining-tokens" => Some((Dimension::Tokens, Part::Remaining)),
+        b"reset-tokens" => Some((Dimension::Tokens, Part::Reset)),
+        _ => by_words(rest),
+    }
+}
+
+/// Any order of the words: `limit-tokens-minute`, `input-tokens-remaining`, `reset-tokens-per-day`. One word that is not
+/// known makes the header unknown: better no bucket than a wrong one.
+fn by_words(rest: &[u8]) -> Option<(Dimension, Part)> {
+    let (mut part, mut unit, mut project, mut usage, mut window) = (None, None, false, false, 0);
+    let mut direction = None;
+    for word in rest.split(|b| matches!(b, b'-' | b'_')) {
+        match word {
+            b"limit" => part = Some(Part::Limit),
+            b"remaining" => part = Some(Part::Remaining),
+            b"reset" => part = Some(Part::Reset),
+            b"requests" | b"request" | b"req" => unit = Some(Unit::Requests),
+            b"tokens" | b"token" => unit = Some(Unit::Tokens),
+            b"input" | b"prompt" => direction = Some(Unit::InputTokens),
+            b"output" | b"generated" | b"completion" => direction = Some(Unit::OutputTokens),
+            b"project" => project = true,
+            b"usage" | b"based" => usage = true,
+            b"hour" => window = 3600,
+            b"day" => window = 86_400,
+            b"per" | b"minute" | b"after" => {}
+            _ => return None,
+        }
+    }
+    let dimension = match (unit, direction, project, usage, window) {
+        (None, None, false, false, 0) => Dimension::Unnamed,
+        (Some(Unit::Requests), None, false, false, 0) => Dimension::Requests,
+        (Some(Unit::Requests), None, false, false, 3600) => Dimension::RequestsPerHour,
+        (Some(Unit::Requests), None, false, false, 86_400) => Dimension::RequestsPerDay,
+        (Some(Unit::Requests), None, true, false, 0) => Dimension::ProjectRequests,
+        (Some(Unit::Tokens), None, false, false, 0) => Dimension::Tokens,
+        (Some(Unit::Tokens), None, false, false, 3600) => Dimension::TokensPerHour,
+        (Some(Unit::Tokens), None, false, false, 86_400) => Dimension::TokensPerDay,
+        (Some(Unit::Tokens), None, true, false, 0) => Dimension::ProjectTokens,
+        (Some(Unit::Tokens), None, false, true, 0) => Dimension::UsageBasedTokens,
+        (Some(Unit::Tokens), Some(Unit::InputTokens), false, false, 0) => Dimension::InputTokens,
+        (Some(Unit::Tokens), Some(Unit::OutputTokens), false, false, 0) => Dimension::OutputTokens,
+        _ => return None,
+    };
+    Some((dimension, part?))
+}
+
+fn fill(field: &mut Option<f64>, value: &[u8], garbled: &mut bool) {
+    if field.is_none() {
+        *field = count(first_item(value));
+        *garbled |= field.is_none();
+    }
+}
+
+fn count(text: &[u8]) -> Option<f64> {
+    let text = text.trim_ascii();
+    if text.is_empty() {
+        return None;
+    }
+    // Digits alone, which is what nearly all are, need no more than this.
+    if text.len() <= 15 && text.iter().all(u8::is_ascii_digit) {
+        return Some(text.iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0')) as f64);
+    }
+    let value = std::str::from_utf8(text).ok()?.parse::<f64>().ok()?;
+    (value.is_finite() && value >= 0.0 && text[0] != b'+').then_some(value)
+}
+
+/// The first item of a list: older IETF drafts write `100, 100;w=60`. A date has a comma of its own.
+fn first_item(value: &[u8]) -> &[u8] {
+    if !value.first().is_some_and(u8::is_ascii_digit) {
+        return value;
+    }
+    value.split(|b| matches!(b, b',' | b';')).next().unwrap_or(value)
+}
+
+/// `"burst";r=5;t=10, "daily";r=500;t=3600`, or the older `limit=100, remaining=50, reset=30`: of several the one with
+/// the least left.
+fn structured(bucket: &mut BucketSnapshot, value: &[u8]) {
+    for item in value.split(|b| *b == b',') {
+        let (mut remaining, mut reset) = (None, None);
+        for parameter in item.split(|b| *b == b';') {
+            match split_once(parameter) {
+                Some((b"r" | b"remaining", value)) => remaining = count(value),
+                Some((b"t" | b"reset", value)) => reset = duration::seconds(value),
+                Some((b"limit", value)) => bucket.limit = bucket.limit.or(count(value)),
+                _ => {}
+            }
+        }
+        if remaining.is_some() && bucket.remaining.is_none_or(|least| remaining < Some(least)) {
+            (bucket.remaining, bucket.reset) = (remaining, reset);
+        }
+        bucket.reset = bucket.reset.or(reset);
+    }
+}
+
+/// The quota of a policy, when there is one and it counts requests.
+fn policy(value: &[u8]) -> Option<f64> {
+    let mut parameters = value.split(|b| matches!(b, b',' | b';')).filter_map(split_once);
+    let quota = parameters.clone().filter(|(key, _)| *key == b"q").count();
+    let other_unit = parameters.clone().any(|(key, unit)| key == b"qu" && unit != b"\"requests\"");
+    (quota == 1 && !other_unit).then(|| count(parameters.find(|(key, _)| *key == b"q")?.1))?
+}
+
+fn split_once(parameter: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = parameter.iter().position(|b| *b == b'=')?;
+    Some((parameter[..at].trim_ascii(), parameter[at + 1..].trim_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let parse = |(name, value): &(&str, &str)| {
+            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        pairs.iter().map(parse).collect()
+    }
+
+    type Expected = (Dimension, Option<f64>, Option<f64>, Option<u64>);
+
+    fn read(pairs: &[(&str, &str)]) -> Vec<Expected> {
+        let snapshot = RateLimitSnapshot::from_headers(&headers(pairs));
+        let row = |b: &BucketSnapshot| (b.dimension, b.limit, b.remaining, b.reset.map(|d| d.as_millis() as u64));
+        snapshot.iter().flat_map(|s| s.buckets()).map(row).collect()
+    }
+
+    #[test]
+    fn by_provider() {
+        use Dimension::*;
+        let date = ("date", "Tue, 14 Nov 2023 22:13:20 GMT");
+        let cases: &[(&[(&str, &str)], &[Expected])] = &[
+            (
+                &[
+                    ("x-ratelimit-limit-requests", "500"),
+                    ("x-ratelimit-remaining-requests", "499"),
+                    ("x-ratelimit-reset-requests", "120ms"),
+                    ("x-ratelimit-limit-tokens", "30000"),
+                    ("x-ratelimit-remaining-tokens", "0"),
+                    ("x-ratelimit-reset-tokens", "1m0.052s"),
+                    ("x-ratelimit-remaining-project-tokens", "9"),
+                ],
+                &[
+                    (Requests, Some(500.0), Some(499.0), Some(120)),
+                    (Tokens, Some(30000.0), Some(0.0), Some(60_052)),
+                    (ProjectTokens, None, Some(9.0), None),
+                ],
+            ),
+            (&[("x-rate-limit-reset-tokens", "12")], &[(Tokens, None, None, Some(12_000))]),
+            (
+                &[
+                    ("x-ratelimit-limit-tokens", "-1"),
+                    ("x-ratelimit-remaining-tokens", "-1"),
+                    ("x-ratelimit-reset-tokens", "0"),
+                ],
+                &[(Tokens, None, None, None)],
+            ),
+            (
+                &[
+                    ("x-ratelimit-remaining-requests-day", "7"),
+                    ("x-ratelimit-reset-requests-day", "33011.382867"),
+                    ("x-ratelimit-remaining-tokens-minute", "8"),
+                    ("x-ratelimit-limit-req-minute", "60"),
+                ],
+                &[
+                    (RequestsPerDay, None, Some(7.0), Some(33_011_382)),
+                    (Tokens, None, Some(8.0), None),
+                    (Requests, Some(60.0), None, None),
+                ],
+            ),
+            (
+                &[
+                    ("anthropic-ratelimit-input-tokens-limit", "40000"),
+                    ("anthropic-ratelimit-input-tokens-remaining", "0"),
+                    ("anthropic-ratelimit-input-tokens-reset", "2023-11-14T22:13:50Z"),
+                    date,
+                ],
+                &[(InputTokens, Some(40000.0), Some(0.0), Some(30_000))],
+            ),
+            (&[("ratelimit", "\"api\";r=0;t=55")], &[(Unnamed, None, Some(0.0), Some(55_000))]),
+            (
+                &[("ratelimit", "\"a\";r=9;t=5, \"b\";r=2;t=50"), ("ratelimit-policy", "\"x\";q=500;w=300")],
+                &[(Unnamed, Some(500.0), Some(2.0), Some(50_000))],
+            ),
+            (
+                &[("ratelimit-limit", "100, 100;w=60"), ("ratelimit-reset", "30")],
+                &[(Unnamed, Some(100.0), None, Some(30_000))],
+            ),
+            (&[("x-ratelimit-reset", "1700000030000"), date], &[(Unnamed, None, None, Some(30_000))]),
+            (&[("x-ratelimit-reset", "1700000030000")], &[(Unnamed, None, None, None)]),
+            (
+                &[("x-ratelimit-limit-tokens", "5"), ("x-ratelimit-remaining-tokens", "6")],
+                &[(Tokens, None, None, None)],
+            ),
+            (&[("x-ratelimit-limit-tokens", "nan")], &[(Tokens, None, None, None)]),
+            (&[("x-ratelimit-tokens-query-cost", "5"), ("x-request-id", "1"), ("age", "2")], &[]),
+        ];
+        for (pairs, expected) in cases {
+            assert_eq!(&read(pairs), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn repeated_and_too_many() {
+        assert_eq!(
+            read(&[("x-ratelimit-limit-tokens", "?"), ("x-ratelimit-limit-tokens", "7")]),
+            [(Dimension::Tokens, Some(7.0), None, None)]
+        );
+        let names = ["requests", "tokens", "input-tokens", "output-tokens", "project-tokens", "project-requests"];
+        let more = ["requests-hour", "requests-day", "tokens-hour", "tokens-day"];
+        let names: Vec<_> = names.iter().chain(&more).map(|n| format!("x-ratelimit-limit-{n}")).collect();
+        let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        assert_eq!(read(&pairs).len(), MAX_DIMENSIONS);
+    }
+}

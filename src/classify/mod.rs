@@ -1,0 +1,277 @@
+//! What did the server say? Pure functions from a refusal's status, headers and body to a [`Verdict`].
+//!
+//! Nothing in here waits, reads a clock or keeps state: the same bytes give the same verdict. Every function is total,
+//! whatever the server sent, and its work is bounded by the 64 KiB of body that the retry layer reads.
+
+mod body;
+mod duration;
+mod figures;
+mod headers;
+mod hint;
+mod lenient;
+mod phrases;
+mod rules;
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, StatusCode};
+
+pub use headers::{BucketSnapshot, Dimension, MAX_DIMENSIONS, RateLimitSnapshot, Unit};
+pub use hint::{retry_after, should_retry};
+
+use crate::dialect::Dialect;
+
+/// What kind of answer a response is, and so what can cure it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Too many requests or tokens for now: waiting cures it.
+    RateLimited,
+    /// Too many calls at once: sending fewer at a time cures it.
+    Concurrency,
+    /// The server itself has no capacity: waiting cures it, whatever the quota.
+    Overloaded,
+    /// A budget, a plan or a balance is used up: no wait of a useful length cures it.
+    QuotaExhausted,
+    /// The request alone exceeds its limit: it can never succeed as it is.
+    TooLarge,
+    /// The server failed; the request may have been processed.
+    ServerError,
+    /// Anything else, successes included: not ours to handle.
+    Pass,
+}
+
+/// Which of a key's limits a verdict speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// Requests in a short window.
+    Requests,
+    /// Tokens in a short window.
+    Tokens,
+    /// Input tokens in a short window.
+    InputTokens,
+    /// Output tokens in a short window.
+    OutputTokens,
+    /// Images in a short window.
+    Images,
+    /// Calls at once.
+    Concurrent,
+    /// Requests a day.
+    DailyRequests,
+    /// Tokens a day.
+    DailyTokens,
+    /// Tokens waiting in batches.
+    EnqueuedTokens,
+    /// Requests waiting in batches.
+    EnqueuedRequests,
+}
+
+/// Where the delay in a [`Verdict`] was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HintSource {
+    /// A header or the body states when to come back.
+    Stated,
+    /// Only the `reset` of an exhausted bucket: the time until it is *full*, an upper bound.
+    Reset,
+}
+
+/// Whether a throttling answer names the limit it speaks of; any other answer counts as named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Evidence {
+    /// Its message, figures, hint or headers say which limit was met.
+    Named,
+    /// It says only that there was one: `Rate limit reached for fine-tuned model` and the like.
+    Bare,
+}
+
+/// What the server said, as far as it can be told from one answer.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// The kind of answer.
+    pub kind: Kind,
+    /// The limit that was met, when the answer names it.
+    pub scope: Option<Scope>,
+    /// When to come back, counted from the answer's arrival; as said, uncapped.
+    pub retry_after: Option<Duration>,
+    /// Where [`retry_after`](Self::retry_after) comes from.
+    pub source: Option<HintSource>,
+    /// The limit's size.
+    pub limit: Option<f64>,
+    /// How much of it was in use.
+    pub used: Option<f64>,
+    /// How much this request asked for: the server's own price.
+    pub requested: Option<f64>,
+    /// The model that the answer names.
+    pub model: Option<String>,
+    /// Whether the answer names the limit it speaks of.
+    pub evidence: Evidence,
+}
+
+impl Verdict {
+    /// Classifies an answer, by the shape of its refusal: no provider need be known.
+    ///
+    /// `body` is what was read of the body, empty if nothing was; more than 64 KiB of it is not looked at. The wall clock
+    /// is read only when the answer states a date and has no `date` header to count it from.
+    pub fn of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        rules::verdict(&Dialect::GENERIC, status, headers, body, &wall_clock)
+    }
+
+    /// The same with `now` in place of the wall clock: a pure function.
+    pub fn of_at(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Self {
+        rules::verdict(&Dialect::GENERIC, status, headers, body, &|| now)
+    }
+
+    /// The same for a known provider, whose own meaning of a code then counts before all others'.
+    pub fn of_dialect(
+        dialect: &Dialect,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: SystemTime,
+    ) -> Self {
+        rules::verdict(dialect, status, headers, body, &|| now)
+    }
+
+    /// A verdict that knows no more than its kind; a throttling one is [`Evidence::Bare`] until something is added.
+    pub const fn new(kind: Kind) -> Self {
+        let evidence = match kind {
+            Kind::RateLimited | Kind::Concurrency | Kind::Overloaded => Evidence::Bare,
+            _ => Evidence::Named,
+        };
+        Self {
+            kind,
+            scope: None,
+            retry_after: None,
+            source: None,
+            limit: None,
+            used: None,
+            requested: None,
+            model: None,
+            evidence,
+        }
+    }
+
+    /// Names the limit that was met.
+    #[must_use]
+    pub const fn with_scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self.with_evidence(Evidence::Named)
+    }
+
+    /// States when to come back.
+    #[must_use]
+    pub const fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self.source = Some(HintSource::Stated);
+        self.with_evidence(Evidence::Named)
+    }
+
+    /// Gives the reset of an exhausted bucket in place of a stated delay.
+    #[must_use]
+    pub const fn with_reset(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self.source = Some(HintSource::Reset);
+        self.with_evidence(Evidence::Named)
+    }
+
+    /// Gives the limit's size.
+    #[must_use]
+    pub const fn with_limit(mut self, limit: f64) -> Self {
+        self.limit = Some(limit);
+        self.with_evidence(Evidence::Named)
+    }
+
+    /// Gives how much of the limit was in use.
+    #[must_use]
+    pub const fn with_used(mut self, used: f64) -> Self {
+        self.used = Some(used);
+        self.with_evidence(Evidence::Named)
+    }
+
+    /// Gives the server's own price of the request.
+    #[must_use]
+    pub const fn with_requested(mut self, requested: f64) -> Self {
+        self.requested = Some(requested);
+        self.with_evidence(Evidence::Named)
+    }
+
+    /// Names the model; this says nothing of the limit.
+    #[must_use]
+    pub fn with_model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// Sets the evidence, after all else.
+    #[must_use]
+    pub const fn with_evidence(mut self, evidence: Evidence) -> Self {
+        self.evidence = evidence;
+        self
+    }
+
+    /// When to come back as the server stated it, not as the reset of a bucket suggests.
+    pub fn stated(&self) -> Option<Duration> {
+        self.retry_after.filter(|_| self.source == Some(HintSource::Stated))
+    }
+
+    /// Whether waiting or sending less at once cures it.
+    pub const fn is_throttling(&self) -> bool {
+        matches!(self.kind, Kind::RateLimited | Kind::Concurrency | Kind::Overloaded)
+    }
+}
+
+impl Kind {
+    /// A name for logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limit",
+            Self::Concurrency => "concurrency",
+            Self::Overloaded => "overloaded",
+            Self::QuotaExhausted => "quota_exhausted",
+            Self::TooLarge | Self::Pass => "not_retryable",
+            Self::ServerError => "server_error",
+        }
+    }
+}
+
+impl Scope {
+    /// The same in a window of a day, where there is such a scope.
+    pub(crate) const fn daily(self) -> Self {
+        match self {
+            Self::Requests => Self::DailyRequests,
+            Self::Tokens | Self::InputTokens | Self::OutputTokens => Self::DailyTokens,
+            other => other,
+        }
+    }
+
+    /// A name for logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::InputTokens => "input_tokens",
+            Self::OutputTokens => "output_tokens",
+            Self::Images => "images",
+            Self::Concurrent => "concurrent",
+            Self::DailyRequests => "daily_requests",
+            Self::DailyTokens => "daily_tokens",
+            Self::EnqueuedTokens => "enqueued_tokens",
+            Self::EnqueuedRequests => "enqueued_requests",
+        }
+    }
+}
+
+/// Whether the body of an answer with this status tells more than the status does, so that it is worth reading.
+pub fn reads_body(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 402 | 403 | 404 | 413 | 429 | 498 | 500 | 502 | 503 | 529)
+}
+
+/// The one place where the wall clock is read.
+#[allow(clippy::disallowed_methods, reason = "absolute dates from a server without a `date` header")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,447 @@
+//! What differs between providers, as data: hosts, the codes of their refusals, and words only they use.
+//!
+//! A refusal is told by its shape, whoever sent it: the code lists of all dialects are looked through. A dialect matters
+//! where two providers give one code two meanings, and then its own list comes first.
+
+use crate::classify::{Kind, Scope};
+
+/// What a code means: its kind, and the limit it names, if it names one.
+pub(crate) type Meaning = (Kind, Option<Scope>);
+
+/// A provider's way of refusing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Dialect {
+    /// A short name, in lower case.
+    pub name: &'static str,
+    /// Hosts that speak it: each stands for itself and its subdomains.
+    pub hosts: &'static [&'static str],
+    /// Words, in lower case, that give its answers away when the host is not known.
+    pub(crate) marks: &'static [&'static str],
+    /// Codes with letters in lower case and nothing but letters and digits kept, so that one entry stands for
+    /// `RateLimitReached`, `rate_limit_reached` and `rate-limit-reached`.
+    pub(crate) codes: &'static [(&'static str, Kind, Option<Scope>)],
+}
+
+use Kind::{Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
+use Scope::{
+    Concurrent, DailyRequests, DailyTokens, EnqueuedTokens, Images, InputTokens, OutputTokens, Requests, Tokens,
+};
+
+impl Dialect {
+    /// Codes that several providers, gateways and self-hosted servers use.
+    pub const GENERIC: Self = Self {
+        name: "generic",
+        hosts: &[],
+        marks: &[],
+        codes: &[
+            ("ratelimitexceeded", RateLimited, None),
+            ("ratelimiterror", RateLimited, None),
+            ("ratelimitreached", RateLimited, None),
+            ("ratelimited", RateLimited, None),
+            ("toomanyrequests", RateLimited, None),
+            ("requests", RateLimited, Some(Requests)),
+            ("tokens", RateLimited, Some(Tokens)),
+            ("inputtokens", RateLimited, Some(InputTokens)),
+            ("outputtokens", RateLimited, Some(OutputTokens)),
+            ("images", RateLimited, Some(Images)),
+            ("insufficientquota", QuotaExhausted, None),
+            ("budgetexceeded", QuotaExhausted, None),
+            ("paymentrequired", QuotaExhausted, None),
+            ("overloaded", Overloaded, None),
+            ("overloadederror", Overloaded, None),
+            ("unavailable", Overloaded, None),
+            ("servererror", ServerError, None),
+            ("internalservererror", ServerError, None),
+            ("internalerror", ServerError, None),
+            ("requesttoolarge", TooLarge, None),
+        ],
+    };
+
+    /// OpenAI's API, and the ChatGPT plans behind Codex.
+    pub const OPENAI: Self = Self {
+        name: "openai",
+        hosts: &["api.openai.com", "chatgpt.com"],
+        marks: &["openai.com"],
+        codes: &[
+            ("tokensusagebased", RateLimited, Some(Tokens)),
+            ("inputimages", RateLimited, Some(Images)),
+            ("dailyratelimitexceeded", RateLimited, Some(DailyRequests)),
+            ("slowdown", RateLimited, None),
+            ("tokenlimitexceeded", RateLimited, Some(EnqueuedTokens)),
+            ("creditbalanceexhausted", QuotaExhausted, None),
+            ("organizationspendlimitexceeded", QuotaExhausted, None),
+            ("projectspendlimitexceeded", QuotaExhausted, None),
+            ("organizationusagelimitexceeded", QuotaExhausted, None),
+            ("billingnotactive", QuotaExhausted, None),
+            ("billinghardlimitreached", QuotaExhausted, None),
+            ("usagelimitreached", QuotaExhausted, None),
+            ("usagenotincluded", QuotaExhausted, None),
+            ("serverisoverloaded", Overloaded, None),
+            ("serviceunavailableerror", Overloaded, None),
+            ("engineoverloaded", Overloaded, None),
+        ],
+    };
+
+    /// Azure OpenAI and Azure AI Foundry.
+    pub const AZURE_OPENAI: Self = Self {
+        name: "azure-openai",
+        hosts: &["openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"],
+        marks: &["azure"],
+        codes: &[("nocapacity", Overloaded, None), ("throttlingerror", RateLimited, None)],
+    };
+
+    /// Anthropic's API.
+    pub const ANTHROPIC: Self = Self {
+        name: "anthropic",
+        hosts: &["api.anthropic.com"],
+        marks: &["anthropic"],
+        codes: &[
+            ("enforcedspendlimitreached", QuotaExhausted, None),
+            ("billingerror", QuotaExhausted, None),
+            ("apierror", ServerError, None),
+        ],
+    };
+
+    /// Google's Gemini API and Vertex AI.
+    pub const GEMINI: Self = Self {
+        name: "gemini",
+        hosts: &["generativelanguage.googleapis.com", "aiplatform.googleapis.com"],
+        marks: &["googleapis"],
+        codes: &[
+            ("resourceexhausted", RateLimited, None),
+            ("userratelimitexceeded", RateLimited, None),
+            ("modelcapacityexhausted", Overloaded, None),
+        ],
+    };
+
+    /// Groq.
+    pub const GROQ: Self = Self {
+        name: "groq",
+        hosts: &["api.groq.com"],
+        marks: &["groq"],
+        codes: &[("capacityexceeded", Overloaded, None)],
+    };
+
+    /// Mistral.
+    pub const MISTRAL: Self = Self {
+        name: "mistral",
+        hosts: &["api.mistral.ai"],
+        marks: &["mistral"],
+        codes: &[
+            ("1300", RateLimited, None),
+            ("3505", Overloaded, None),
+            ("servicetiercapacityexceeded", Overloaded, None),
+        ],
+    };
+
+    /// Cerebras: its `quota` is a window of a minute.
+    pub const CEREBRAS: Self = Self {
+        name: "cerebras",
+        hosts: &["api.cerebras.ai"],
+        marks: &["cerebras"],
+        codes: &[
+            ("requestquotaexceeded", RateLimited, Some(Requests)),
+            ("tokenquotaexceeded", RateLimited, Some(Tokens)),
+            ("queueexceeded", Overloaded, None),
+        ],
+    };
+
+    /// OpenRouter.
+    pub const OPENROUTER: Self = Self {
+        name: "openrouter",
+        hosts: &["openrouter.ai"],
+        marks: &["openrouter"],
+        codes: &[
+            ("upstreamprovidersharedpool", Overloaded, None),
+            ("openrouterfreetierdaily", QuotaExhausted, Some(DailyRequests)),
+        ],
+    };
+
+    /// Zhipu, also Z.ai.
+    pub const ZHIPU: Self = Self {
+        name: "zhipu",
+        hosts: &["open.bigmodel.cn", "api.z.ai"],
+        marks: &["bigmodel"],
+        codes: &[
+            ("1302", RateLimited, None),
+            ("1303", RateLimited, None),
+            ("1305", Overloaded, None),
+            ("1113", QuotaExhausted, None),
+            ("1304", QuotaExhausted, None),
+        ],
+    };
+
+    /// Moonshot.
+    pub const MOONSHOT: Self = Self {
+        name: "moonshot",
+        hosts: &["api.moonshot.cn", "api.moonshot.ai"],
+        marks: &["moonshot"],
+        codes: &[
+            ("ratelimitreachederror", RateLimited, None),
+            ("engineoverloadederror", Overloaded, None),
+            ("exceededcurrentquotaerror", QuotaExhausted, None),
+        ],
+    };
+
+    /// Alibaba's DashScope: its `insufficient_quota` is a window of tokens a minute.
+    pub const DASHSCOPE: Self = Self {
+        name: "dashscope",
+        hosts: &["dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com"],
+        marks: &["aliyun", "alibabacloud", "dashscope", "allocated quota"],
+        codes: &[
+            ("insufficientquota", RateLimited, Some(Tokens)),
+            ("throttlingratequota", RateLimited, Some(Requests)),
+            ("limitrequests", RateLimited, Some(Requests)),
+            ("limitburstrate", RateLimited, None),
+            ("throttlingburstrate", RateLimited, None),
+            ("throttlingallocationquota", RateLimited, Some(Tokens)),
+            ("throttlingconcurrency", Concurrency, Some(Concurrent)),
+            ("allocationquotafreetieronly", QuotaExhausted, None),
+            ("throttlingallocationquotafreetieronly", QuotaExhausted, None),
+            ("commoditynotpurchased", QuotaExhausted, None),
+            ("prepaidbilloverdue", QuotaExhausted, None),
+            ("postpaidbilloverdue", QuotaExhausted, None),
+            ("arrearage", QuotaExhausted, None),
+        ],
+    };
+
+    /// Volcano Engine's Ark, also SenseNova.
+    pub const ARK: Self = Self {
+        name: "ark",
+        hosts: &["volces.com", "sensenova.cn"],
+        marks: &["volces", "volcengine"],
+        codes: &[
+            ("requestbursttoofast", RateLimited, None),
+            ("serveroverloaded", Overloaded, None),
+            ("inflightbatchsizeexceeded", Concurrency, Some(Concurrent)),
+            ("accountoverdueerror", QuotaExhausted, None),
+            ("setlimitexceeded", QuotaExhausted, None),
+        ],
+    };
+
+    /// MiniMax: its refusals come with status 200.
+    pub const MINIMAX: Self = Self {
+        name: "minimax",
+        hosts: &["api.minimax.chat", "api.minimaxi.com", "api.minimax.io"],
+        marks: &["minimax"],
+        codes: &[
+            ("1002", RateLimited, None),
+            ("1039", RateLimited, Some(Tokens)),
+            ("2045", RateLimited, Some(Requests)),
+            ("2056", QuotaExhausted, None),
+            ("1008", QuotaExhausted, None),
+        ],
+    };
+
+    /// Baidu's Qianfan: its refusals come with status 200 and a short number in `error_code`.
+    pub const BAIDU: Self = Self {
+        name: "baidu",
+        hosts: &["aip.baidubce.com", "qianfan.baidubce.com"],
+        marks: &["baidubce"],
+        codes: &[
+            ("errorcode18", RateLimited, Some(Requests)),
+            ("errorcode17", QuotaExhausted, Some(DailyRequests)),
+            ("errorcode19", QuotaExhausted, None),
+            ("rpmratelimitexceeded", RateLimited, Some(Requests)),
+            ("tpmratelimitexceeded", RateLimited, Some(Tokens)),
+        ],
+    };
+
+    /// SiliconFlow.
+    pub const SILICONFLOW: Self = Self {
+        name: "siliconflow",
+        hosts: &["api.siliconflow.cn", "api.siliconflow.com"],
+        marks: &["siliconflow"],
+        codes: &[
+            ("50602", RateLimited, Some(Tokens)),
+            ("50603", RateLimited, Some(Requests)),
+            ("50508", Overloaded, None),
+            ("50609", Overloaded, None),
+        ],
+    };
+
+    /// Cloudflare Workers AI.
+    pub const CLOUDFLARE: Self = Self {
+        name: "cloudflare",
+        hosts: &["api.cloudflare.com", "gateway.ai.cloudflare.com"],
+        marks: &["cloudflare"],
+        codes: &[("3040", Overloaded, None), ("4006", QuotaExhausted, None)],
+    };
+
+    /// Amazon Bedrock, whose class comes in `x-amzn-errortype`.
+    pub const BEDROCK: Self = Self {
+        name: "bedrock",
+        hosts: &["amazonaws.com"],
+        marks: &["amazon"],
+        codes: &[
+            ("throttlingexception", RateLimited, None),
+            ("toomanyrequestsexception", RateLimited, None),
+            ("serviceunavailableexception", Overloaded, None),
+            ("modelnotreadyexception", Overloaded, None),
+            ("servicequotaexceededexception", QuotaExhausted, None),
+        ],
+    };
+
+    /// Every dialect, the most common first.
+    pub const ALL: &'static [&'static Self] = &[
+        &Self::GENERIC,
+        &Self::OPENAI,
+        &Self::AZURE_OPENAI,
+        &Self::ANTHROPIC,
+        &Self::GEMINI,
+        &Self::GROQ,
+        &Self::MISTRAL,
+        &Self::CEREBRAS,
+        &Self::OPENROUTER,
+        &Self::ZHIPU,
+        &Self::MOONSHOT,
+        &Self::DASHSCOPE,
+        &Self::ARK,
+        &Self::MINIMAX,
+        &Self::BAIDU,
+        &Self::SILICONFLOW,
+        &Self::CLOUDFLARE,
+        &Self::BEDROCK,
+    ];
+
+    /// The dialect that a host speaks; [`GENERIC`](Self::GENERIC) when it is not known.
+    pub fn for_host(host: &str) -> &'static Self {
+        let speaks = |known: &&&str| {
+            let Some(at) = host.len().checked_sub(known.len()) else { return false };
+            let (head, tail) = host.as_bytes().split_at(at);
+            tail.eq_ignore_ascii_case(known.as_bytes()) && matches!(head.last(), None | Some(b'.'))
+        };
+        Self::ALL.iter().find(|d| d.hosts.iter().any(|h| speaks(&h))).map_or(&Self::GENERIC, |d| *d)
+    }
+
+    /// What a squeezed code means: by this dialect's list, then by anyone's, then by the words in it.
+    pub(crate) fn meaning(&self, code: &str) -> Option<Meaning> {
+        let listed = |dialect: &Self| {
+            dialect.codes.iter().find(|(name, ..)| *name == code).map(|(_, kind, scope)| (*kind, *scope))
+        };
+        listed(self)
+            .or_else(|| Self::ALL.iter().find_map(|d| listed(d)))
+            .or_else(|| CODE_WORDS.iter().find(|(word, _)| code.contains(word)).map(|(_, kind)| (*kind, None)))
+    }
+
+    /// The dialect that its own words give away, among those that give `code` a meaning of their own.
+    pub(crate) fn by_marks(code: &str, text: &str) -> Option<Meaning> {
+        let own = |d: &&&Self| d.name != "generic" && d.marks.iter().any(|mark| text.contains(mark));
+        Self::ALL
+            .iter()
+            .filter(own)
+            .find_map(|d| d.codes.iter().find(|(name, ..)| *name == code).map(|(_, kind, scope)| (*kind, *scope)))
+    }
+}
+
+/// Words that tell the kind of a code that no list has. `quota`, `billing`, `plan` and `credit` alone are not among
+/// them: several providers use these for a window of a minute.
+const CODE_WORDS: &[(&str, Kind)] = &[
+    ("insufficientbalance", QuotaExhausted),
+    ("insufficientcredit", QuotaExhausted),
+    ("insufficientfund", QuotaExhausted),
+    ("balanceinsufficient", QuotaExhausted),
+    ("creditbalance", QuotaExhausted),
+    ("outofcredit", QuotaExhausted),
+    ("spendlimit", QuotaExhausted),
+    ("spendinglimit", QuotaExhausted),
+    ("budgetexceeded", QuotaExhausted),
+    ("hardlimitreached", QuotaExhausted),
+    ("notenoughbalance", QuotaExhausted),
+    ("billinglimit", QuotaExhausted),
+    ("billinghard", QuotaExhausted),
+    ("billingnot", QuotaExhausted),
+    ("overdue", QuotaExhausted),
+    ("arrear", QuotaExhausted),
+    ("usagelimitreached", QuotaExhausted),
+    ("paymentrequired", QuotaExhausted),
+    ("concurren", Concurrency),
+    ("inflight", Concurrency),
+    ("parallelrequest", Concurrency),
+    ("overload", Overloaded),
+    ("nocapacity", Overloaded),
+    ("capacityexceeded", Overloaded),
+    ("capacityexhausted", Overloaded),
+    ("reducedcapacity", Overloaded),
+    ("outofcapacity", Overloaded),
+    ("serverbusy", Overloaded),
+    ("queuefull", Overloaded),
+    ("modelnotready", Overloaded),
+    ("serviceunavailable", Overloaded),
+    ("ratelimit", RateLimited),
+    ("toomanyrequest", RateLimited),
+    ("throttl", RateLimited),
+    ("requestlimitexceeded", RateLimited),
+];
+
+/// The limit that a squeezed code names, by the words in it: `generaterequestsperdayperproject`,
+/// `modelaccounttpmratelimitexceeded`.
+pub(crate) fn scope_of(code: &str) -> Option<Scope> {
+    let scope = CODE_SCOPES.iter().find(|(part, _)| code.contains(part))?.1;
+    let daily = ["perday", "byday", "daily"].iter().any(|word| code.contains(word));
+    Some(if daily { scope.daily() } else { scope })
+}
+
+/// Parts of a code that name a limit, the longer before the shorter. `request` and `token` alone do not:
+/// `invalid_request_error`, `invalid_token`.
+const CODE_SCOPES: &[(&str, Scope)] = &[
+    ("inputtoken", InputTokens),
+    ("outputtoken", OutputTokens),
+    ("tokensper", Tokens),
+    ("tokencount", Tokens),
+    ("tokenrate", Tokens),
+    ("tokenslimit", Tokens),
+    ("tokenlimit", Tokens),
+    ("toomanytokens", Tokens),
+    ("requestsper", Requests),
+    ("requestrate", Requests),
+    ("requestslimit", Requests),
+    ("bymodelby", Requests),
+    ("itpm", InputTokens),
+    ("otpm", OutputTokens),
+    ("tpm", Tokens),
+    ("rpm", Requests),
+    ("tpd", DailyTokens),
+    ("rpd", DailyRequests),
+    ("concurren", Concurrent),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_squeezed_and_listed_once_a_dialect() {
+        for dialect in Dialect::ALL {
+            for (at, (code, ..)) in dialect.codes.iter().enumerate() {
+                assert!(code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()), "{code}");
+                assert!(dialect.codes[..at].iter().all(|(other, ..)| other != code), "{code} twice");
+            }
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for (host, name) in [
+            ("api.openai.com", "openai"),
+            ("my-resource.openai.azure.com", "azure-openai"),
+            ("bedrock-runtime.us-east-1.amazonaws.com", "bedrock"),
+            ("notapi.openai.com.example", "generic"),
+            ("evilapi.groq.com", "generic"),
+            ("API.GROQ.COM", "groq"),
+            ("localhost", "generic"),
+        ] {
+            assert_eq!(Dialect::for_host(host).name, name, "{host}");
+        }
+    }
+
+    #[test]
+    fn one_code_two_meanings() {
+        let kind = |d: Dialect, code| d.meaning(code).map(|m| m.0);
+        assert_eq!(kind(Dialect::OPENAI, "insufficientquota"), Some(QuotaExhausted));
+        assert_eq!(kind(Dialect::DASHSCOPE, "insufficientquota"), Some(RateLimited));
+        assert_eq!(kind(Dialect::GENERIC, "modelaccountrpmratelimitexceeded"), Some(RateLimited));
+        assert_eq!(kind(Dialect::GENERIC, "creditlimit"), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! What a call goes through: wait for a slot, perhaps for the gate above, then for the inner service, then call.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+use tower_service::Service;
+
+use super::ReleaseAt;
+use super::layer::Config;
+use super::places::Places;
+use crate::body::ResponseBody;
+use crate::quota::{Admitted, Clearance};
+use crate::refusal::{Reason, Refusal};
+use crate::room::{Bound, Bounds, Outcome, Place, Room, Slot, Waiting};
+
+pin_project! {
+    /// The future of [`ConcurrencyLimit`](super::ConcurrencyLimit).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S: Service<Request<B>>, B, RB> {
+        #[pin]
+        state: State<S, B, S::Future>,
+        body: std::marker::PhantomData<fn() -> RB>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B, F> {
+        // The order of fields is the order of release: the call first, then its slot.
+        Calling { #[pin] call: F, slot: Option<Slot>, release_at: ReleaseAt },
+        Waiting { wait: Box<Wait<S, B>> },
+        Done,
+    }
+}
+
+/// What a call needs to wait by.
+pub(super) struct Plan {
+    pub(super) config: Config,
+    pub(super) room: Arc<Room<Places>>,
+    pub(super) place: Place,
+    pub(super) bounds: Bounds,
+    pub(super) admitted: Option<Admitted>,
+}
+
+struct Wait<S, B> {
+    stage: Stage,
+    inner: S,
+    request: Option<Request<B>>,
+    plan: Plan,
+}
+
+enum Stage {
+    /// For a slot.
+    Queue(Waiting<Places>),
+    /// For the inner service, with a slot: it was ready at the first look, or it was not.
+    Ready { slot: Option<Slot>, late: bool },
+    /// For the gate above, without a slot.
+    Gate(Pin<Box<Sleep>>),
+}
+
+impl<S: Service<Request<B>>, B, RB> ResponseFuture<S, B, RB> {
+    pub(super) fn calling(call: S::Future, slot: Slot, release_at: ReleaseAt) -> Self {
+        Self { state: State::Calling { call, slot: Some(slot), release_at }, body: std::marker::PhantomData }
+    }
+
+    pub(super) fn waiting(inner: S, request: Request<B>, plan: Plan) -> Self {
+        let stage = Stage::Queue(plan.queue());
+        let wait = Box::new(Wait { stage, inner, request: Some(request), plan });
+        Self { state: State::Waiting { wait }, body: std::marker::PhantomData }
+    }
+}
+
+impl<S, B, RB> Future for ResponseFuture<S, B, RB>
+where
+    S: Service<Request<B>, Response = Response<RB>>,
+    RB: Body<Data = Bytes>,
+{
+    type Output = Result<Response<ResponseBody<RB>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Calling { call, slot, release_at } => {
+                    let answer = ready!(call.poll(cx));
+                    let slot = slot.take().filter(|_| *release_at == ReleaseAt::BodyEnd);
+                    // The call's own future goes first, then, unless the body has it, the slot.
+                    this.state.set(State::Done);
+                    return Poll::Ready(answer.map(|response| response.map(|body| ResponseBody::inner(body, slot))));
+                }
+                StateProj::Waiting { wait } => match ready!(wait.poll(cx)) {
+                    Ok(Ok((request, slot))) => {
+                        let call = wait.inner.call(request);
+                        let release_at = wait.plan.config.release_at;
+                        this.state.set(State::Calling { call, slot: Some(slot), release_at });
+                    }
+                    Ok(Err(refusal)) => {
+                        let mut response = (wait.plan.config.refuse_with)(&refusal).map(ResponseBody::local);
+                        response.extensions_mut().insert(refusal);
+                        this.state.set(State::Done);
+                        return Poll::Ready(Ok(response));
+                    }
+                    Err(error) => {
+                        this.state.set(State::Done);
+                        return Poll::Ready(Err(error));
+                    }
+                },
+                StateProj::Done => panic!("polled after completion"),
+            }
+        }
+    }
+}
+
+impl<S: Service<Request<B>>, B> Wait<S, B> {
+    #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<(Request<B>, Slot), Refusal>, S::Error>> {
+        loop {
+            match &mut self.stage {
+                Stage::Queue(waiting) => {
+                    let reason = match ready!(waiting.poll(cx)) {
+                        Outcome::Admitted(seq) => {
+                            let slot = Slot::new(Arc::clone(&self.plan.room) as _, seq);
+                            // It had to queue: a cooldown may have begun meanwhile.
+                            match self.plan.look_at_gate() {
+                                Ok(None) => self.stage = Stage::Ready { slot: Some(slot), late: false },
+                                Ok(Some(wait)) => self.stage = wait,
+                                Err(refusal) => return Poll::Ready(Ok(Err(refusal))),
+                            }
+                            continue;
+                        }
+                        Outcome::Full => Reason::QueueFull,
+                        Outcome::Late(Bound::Timeout) => Reason::QueueTimeout,
+                        Outcome::Late(Bound::Deadline) | Outcome::Closed(_) => Reason::Deadline,
+                    };
+                    return Poll::Ready(Ok(Err(Refusal::new(reason, None))));
+                }
+                Stage::Ready { slot, late } => {
+                    let Poll::Ready(ready) = self.inner.poll_ready(cx) else {
+                        *late = true;
+                        return Poll::Pending;
+                    };
+                    if let Err(error) = ready {
+                        return Poll::Ready(Err(error));
+                    }
+                    if *late {
+                        match self.plan.look_at_gate() {
+                            Ok(None) => {}
+                            Ok(Some(wait)) => {
+                                self.stage = wait;
+                                continue;
+                            }
+                            Err(refusal) => return Poll::Ready(Ok(Err(refusal))),
+                        }
+                    }
+                    let (Some(request), Some(slot)) = (self.request.take(), slot.take()) else {
+                        unreachable!("a wait ends once")
+                    };
+                    return Poll::Ready(Ok(Ok((request, slot))));
+                }
+                Stage::Gate(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    match self.plan.look_at_gate() {
+                        Ok(None) => self.stage = Stage::Queue(self.plan.queue_again()),
+                        Ok(Some(wait)) => self.stage = wait,
+                        Err(refusal) => return Poll::Ready(Ok(Err(refusal))),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Plan {
+    fn queue(&self) -> Waiting<Places> {
+        Waiting::new(Arc::clone(&self.room), self.place, (), self.bounds)
+    }
+
+    /// Under its old number, and whoever had a place has it again.
+    fn queue_again(&mut self) -> Waiting<Places> {
+        self.bounds.max_queue = None;
+        self.queue()
+    }
+
+    /// Whether the gate above would still let the call go; if not, what to wait for, or the answer.
+    fn look_at_gate(&self) -> Result<Option<Stage>, Refusal> {
+        let Some(admitted) = &self.admitted else { return Ok(None) };
+        match admitted.clearance(Instant::now()) {
+            Clearance::Clear => Ok(None),
+            Clearance::Closed(closed) => Err(Refusal::closed(closed)),
+            Clearance::Until(until) if self.bounds.deadline.is_some_and(|deadline| deadline < until) => {
+                Err(Refusal::new(Reason::Deadline, None))
+            }
+            Clearance::Until(until) => Ok(Some(Stage::Gate(Box::pin(tokio::time::sleep_until(until))))),
+        }
+    }
+}
+
+impl<S: Service<Request<B>>, B, RB> std::fmt::Debug for ResponseFuture<S, B, RB> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,174 @@
+//! [`ConcurrencyLimitLayer`]: the limit's settings and its state, shared by all services that it makes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::request;
+use tower_layer::Layer;
+
+use super::ReleaseAt;
+use super::places::Places;
+use super::service::ConcurrencyLimit;
+use crate::call::QuotaKey;
+use crate::quota::Admitted;
+use crate::refusal::{Refusal, RefuseWith};
+use crate::room::Room;
+
+/// A limit per key remembers at most so many keys beyond those in use: 1,024. Idle ones are forgotten.
+pub const MAX_LIMIT_KEYS: usize = 1024;
+
+/// Limits how many calls run at once. See the [module documentation](crate::limit) for examples and for the differences
+/// from tower's layer of the same name.
+#[derive(Debug, Clone)]
+pub struct ConcurrencyLimitLayer {
+    pub(super) config: Config,
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Config {
+    pub(super) per_key: bool,
+    pub(super) max_queue: Option<usize>,
+    pub(super) queue_timeout: Option<Duration>,
+    pub(super) release_at: ReleaseAt,
+    pub(super) refuse_with: RefuseWith,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    all: Arc<Room<Places>>,
+    keys: Mutex<Keys>,
+}
+
+#[derive(Debug)]
+struct Keys {
+    size: usize,
+    rooms: HashMap<QuotaKey, Arc<Room<Places>>>,
+}
+
+impl ConcurrencyLimitLayer {
+    /// At most `n` calls at once, in all. 0 pauses every call until the [`handle`](Self::handle) resizes the limit.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0: as a fixed limit that is a mistake. Use [`LimitHandle::resize`] to pause.
+    pub fn new(n: usize) -> Self {
+        assert!(n > 0, "a concurrency limit of 0 lets nothing through; use LimitHandle::resize(0) to pause");
+        let config = Config {
+            per_key: false,
+            max_queue: None,
+            queue_timeout: None,
+            release_at: ReleaseAt::BodyEnd,
+            refuse_with: Refusal::response,
+        };
+        let keys = Mutex::new(Keys { size: n, rooms: HashMap::new() });
+        Self { config, shared: Arc::new(Shared { all: Room::new(Places { size: n, in_use: 0 }), keys }) }
+    }
+
+    /// `n` at once for each [`QuotaKey`] instead of in all: the key that a [`RetryOn429`](crate::RetryOn429) above found,
+    /// or else the one in the request's extensions, or else host and credential.
+    #[must_use]
+    pub fn per_key(mut self) -> Self {
+        self.config.per_key = true;
+        self
+    }
+
+    /// At most `n` calls wait; more are answered locally at once (`local_queue_full`). Default: no bound. 0: nobody waits.
+    #[must_use]
+    pub fn max_queue(mut self, n: usize) -> Self {
+        self.config.max_queue = Some(n);
+        self
+    }
+
+    /// No call waits longer than this at a time; then it is answered locally (`local_queue_timeout`). Default: no bound.
+    #[must_use]
+    pub fn queue_timeout(mut self, time: Duration) -> Self {
+        self.config.queue_timeout = Some(time);
+        self
+    }
+
+    /// When a slot is free again. Default: [`ReleaseAt::BodyEnd`].
+    #[must_use]
+    pub fn release_at(mut self, when: ReleaseAt) -> Self {
+        self.config.release_at = when;
+        self
+    }
+
+    /// What a call that is not let in is answered with. Default: [`Refusal::response`].
+    #[must_use]
+    pub fn refuse_with(mut self, refuse: RefuseWith) -> Self {
+        self.config.refuse_with = refuse;
+        self
+    }
+
+    /// A handle that resizes and observes the limit at run time.
+    pub fn handle(&self) -> LimitHandle {
+        LimitHandle { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<S> Layer<S> for ConcurrencyLimitLayer {
+    type Service = ConcurrencyLimit<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ConcurrencyLimit::new(inner, self.clone())
+    }
+}
+
+impl Shared {
+    /// The room that a request belongs to.
+    pub(super) fn room(&self, per_key: bool, parts: &request::Parts, admitted: Option<&Admitted>) -> Arc<Room<Places>> {
+        if !per_key {
+            return Arc::clone(&self.all);
+        }
+        let key = admitted.map(|admitted| admitted.key);
+        let key =
+            key.or_else(|| parts.extensions.get::<QuotaKey>().copied()).unwrap_or_else(|| QuotaKey::of(parts, ""));
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = keys.size;
+        if keys.rooms.len() >= MAX_LIMIT_KEYS && !keys.rooms.contains_key(&key) {
+            keys.rooms.retain(|_, room| Arc::strong_count(room) > 1);
+        }
+        Arc::clone(keys.rooms.entry(key).or_insert_with(|| Room::new(Places { size, in_use: 0 })))
+    }
+}
+
+/// Resizes and observes a [`ConcurrencyLimitLayer`] at run time.
+///
+/// ```
+/// use tower_429::ConcurrencyLimitLayer;
+///
+/// let layer = ConcurrencyLimitLayer::new(8);
+/// let handle = layer.handle();
+/// handle.resize(2); // calls that run go on; the next one waits until fewer than two do
+/// assert_eq!((handle.in_use(), handle.queued()), (0, 0));
+/// ```
+#[derive(Debug, Clone)]
+pub struct LimitHandle {
+    shared: Arc<Shared>,
+}
+
+impl LimitHandle {
+    /// Sets the limit, of each key if it is per key. Smaller: running calls go on. 0 pauses. Larger: waiters go at once.
+    pub fn resize(&self, n: usize) {
+        self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner).size = n;
+        self.rooms().for_each(|room| room.tell(|places, _| places.size = n));
+    }
+
+    /// How many slots are taken, over all keys.
+    pub fn in_use(&self) -> usize {
+        self.rooms().map(|room| room.look(|places| places.in_use)).sum()
+    }
+
+    /// How many calls wait, over all keys.
+    pub fn queued(&self) -> usize {
+        self.rooms().map(|room| room.queued()).sum()
+    }
+
+    fn rooms(&self) -> impl Iterator<Item = Arc<Room<Places>>> + use<> {
+        let keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let rooms: Vec<_> = keys.rooms.values().chain([&self.shared.all]).map(Arc::clone).collect();
+        rooms.into_iter()
+    }
+}

@@ -1,0 +1,34 @@
+//! The rule of a plain limit: so many at once, whatever the time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::room::{Next, Rule};
+
+/// How many are in, and how many may be.
+pub(crate) struct Places {
+    pub(crate) size: usize,
+    pub(crate) in_use: usize,
+}
+
+impl Rule for Places {
+    type Ask = ();
+    type Pass = u64;
+    const CLOCK: bool = false;
+
+    fn submit(&mut self, _: Instant) {}
+
+    fn next(&mut self, _: Instant, (): &(), ahead: usize) -> Next {
+        if self.in_use + ahead < self.size { Next::Go { gap: Duration::ZERO } } else { Next::Park(None) }
+    }
+
+    fn take(&mut self, _: Instant, (): &(), _: Duration) -> u64 {
+        self.in_use += 1;
+        1 // slots are alike
+    }
+
+    fn ended(&mut self, _: Instant, _: u64) {
+        self.in_use = self.in_use.saturating_sub(1);
+    }
+}

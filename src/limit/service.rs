@@ -1,0 +1,83 @@
+//! [`ConcurrencyLimit`]: takes a slot for each call, or has it wait for one.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::ConcurrencyLimitLayer;
+use super::future::{Plan, ResponseFuture};
+use crate::body::ResponseBody;
+use crate::call::{Deadline, next_number};
+use crate::quota::Admitted;
+use crate::room::{Bounds, Entry, Place, Slot};
+
+/// The service of a [`ConcurrencyLimitLayer`].
+#[derive(Debug, Clone)]
+pub struct ConcurrencyLimit<S> {
+    inner: S,
+    layer: ConcurrencyLimitLayer,
+}
+
+impl<S> ConcurrencyLimit<S> {
+    pub(super) fn new(inner: S, layer: ConcurrencyLimitLayer) -> Self {
+        Self { inner, layer }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, without the limit.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B, RB> Service<Request<B>> for ConcurrencyLimit<S>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
+    RB: Body<Data = Bytes>,
+{
+    type Response = Response<ResponseBody<RB>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, B, RB>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let config = self.layer.config;
+        let (parts, body) = request.into_parts();
+        let admitted = parts.extensions.get::<Admitted>();
+        let room = self.layer.shared.room(config.per_key, &parts, admitted);
+        // The readied instance is the one called, unless the call has to wait: then it is given up.
+        let fresh = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, fresh);
+        if let Entry::Admitted(seq) = room.enter(()) {
+            let slot = Slot::new(room, seq);
+            return ResponseFuture::calling(ready.call(Request::from_parts(parts, body)), slot, config.release_at);
+        }
+        drop(ready);
+        let place = admitted.map_or_else(
+            || Place { class: parts.extensions.get().copied().unwrap_or_default(), number: next_number() },
+            |admitted| admitted.place,
+        );
+        let bounds = Bounds {
+            max_queue: config.max_queue,
+            timeout: config.queue_timeout,
+            deadline: parts.extensions.get::<Deadline>().map(|deadline| deadline.at()),
+        };
+        let plan = Plan { config, room, place, bounds, admitted: admitted.cloned() };
+        ResponseFuture::waiting(self.inner.clone(), Request::from_parts(parts, body), plan)
+    }
+}

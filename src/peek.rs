@@ -1,0 +1,249 @@
+//! Looking into a request's JSON body: its model, and an estimate of its tokens. Total functions, one pass, no copies.
+
+use crate::call::Cost;
+
+/// A body larger than this is not looked into: 4 MiB.
+pub(crate) const PEEK_MAX: u64 = 4 << 20;
+/// Characters a token, in text.
+const CHARS_PER_TOKEN: f64 = 4.0;
+/// What a part that is no text costs, as an estimate, whatever its bytes: an image at high detail at OpenAI.
+const PART_TOKENS: f64 = 1_000.0;
+/// No request is taken for larger than this, whatever it says.
+const TOKENS_MAX: f64 = 1e9;
+/// A string of this length without any space is data, not text.
+const DATA_LEN: usize = 1_024;
+
+/// The value of `model` in the outermost object, as sent. Nothing if it is not there or holds an escape.
+pub(crate) fn model(body: &[u8]) -> Option<&str> {
+    let mut scan = Scan { bytes: body, at: 0 };
+    scan.expect(b'{')?;
+    loop {
+        let key = scan.string()?;
+        scan.expect(b':')?;
+        if key == b"model" {
+            let model = scan.string()?;
+            return if model.contains(&b'\\') { None } else { std::str::from_utf8(model).ok() };
+        }
+        scan.skip()?;
+        scan.expect(b',')?;
+    }
+}
+
+/// The model in a path: `/deployments/{x}/`, as Azure has it, or `/models/{x}:`, as Google has it.
+pub(crate) fn model_in_path(path: &str) -> Option<&str> {
+    let after = |marker: &str| path.split_once(marker).map(|(_, rest)| rest);
+    let deployment = after("/deployments/").and_then(|rest| rest.split_once('/')).map(|(model, _)| model);
+    let model = || after("/models/").and_then(|rest| rest.split_once(':')).map(|(model, _)| model);
+    deployment.or_else(model).filter(|model| !model.is_empty() && !model.contains('/'))
+}
+
+/// What a call costs, as its provider counts: OpenAI takes the larger of text and `max_tokens`, Azure their sum.
+pub(crate) fn cost(parts: &http::request::Parts, body: &[u8]) -> Cost {
+    let Size { prompt, wanted } = size(body);
+    let azure = parts.uri.host().is_some_and(|host| host.ends_with(".azure.com"));
+    Cost::tokens(if azure { prompt + wanted } else { prompt.max(wanted) })
+}
+
+/// What a request says of its size.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Size {
+    /// The tokens of its texts, and of its images and files.
+    pub(crate) prompt: f64,
+    /// The most it wants to have back.
+    pub(crate) wanted: f64,
+}
+
+/// Estimates a request's size from its body.
+pub(crate) fn size(body: &[u8]) -> Size {
+    let mut scan = Scan { bytes: body, at: 0 };
+    let mut size = Size::default();
+    let mut chars = 0.0;
+    let mut depth = 0_usize;
+    let mut wanted = false;
+    while let Some(byte) = scan.next() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                scan.at -= 1;
+                let Some(text) = scan.string() else { break };
+                if scan.peek() == Some(b':') {
+                    wanted =
+                        depth == 1 && matches!(text, b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens");
+                } else if is_data(text) {
+                    size.prompt += PART_TOKENS;
+                } else {
+                    chars += text.len() as f64;
+                }
+            }
+            b'-' => wanted = false,
+            b'0'..=b'9' if wanted => {
+                scan.at -= 1;
+                size.wanted = f64::max(size.wanted, scan.number());
+                wanted = false;
+            }
+            _ => {}
+        }
+    }
+    size.prompt += chars / CHARS_PER_TOKEN;
+    size
+}
+
+fn is_data(text: &[u8]) -> bool {
+    text.starts_with(b"data:") || (text.len() >= DATA_LEN && !text[..DATA_LEN].contains(&b' '))
+}
+
+struct Scan<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.bytes.get(self.at).copied();
+        self.at += 1;
+        byte
+    }
+
+    /// The next byte that is no space, left where it is.
+    fn peek(&mut self) -> Option<u8> {
+        while self.bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+        }
+        self.bytes.get(self.at).copied()
+    }
+
+    fn expect(&mut self, wanted: u8) -> Option<()> {
+        (self.peek()? == wanted).then(|| self.at += 1)
+    }
+
+    /// A string without its quotes; escapes stay as they are.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.expect(b'"')?;
+        let start = self.at;
+        loop {
+            match self.next()? {
+                b'"' => return Some(&self.bytes[start..self.at - 1]),
+                b'\\' => self.at += 1,
+                _ => {}
+            }
+        }
+    }
+
+    fn number(&mut self) -> f64 {
+        let start = self.at;
+        while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
+            self.at += 1;
+        }
+        let digits = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or_default();
+        digits.parse().unwrap_or(0.0_f64).min(TOKENS_MAX)
+    }
+
+    /// Skips one value of any kind.
+    fn skip(&mut self) -> Option<()> {
+        let mut depth = 0_usize;
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.string()?;
+                }
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                    continue;
+                }
+                b'}' | b']' => {
+                    depth = depth.checked_sub(1)?;
+                    self.at += 1;
+                }
+                _ => {
+                    let word = |byte: &u8| !matches!(byte, b',' | b'}' | b']' | b'"' | b'{' | b'[');
+                    let start = self.at;
+                    while self.bytes.get(self.at).is_some_and(word) {
+                        self.at += 1;
+                    }
+                    if self.at == start {
+                        self.at += 1; // a comma within an array or object
+                        if depth == 0 {
+                            return None;
+                        }
+                        continue;
+                    }
+                }
+            }
+            if depth == 0 {
+                return Some(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_model_is_found_wherever_it_stands_in_the_outermost_object() {
+        for body in [
+            r#"{"model":"ft:gpt-4o:a::b","messages":[]}"#,
+            r#" { "messages" : [ {"role":"user","content":"a \"model\": {[ \\"} , 1.5e3, null ], "stream" : true , "model" : "ft:gpt-4o:a::b" } "#,
+            r#"{"x":{"model":"inner"},"n":-1,"model":"ft:gpt-4o:a::b"}"#,
+        ] {
+            assert_eq!(model(body.as_bytes()), Some("ft:gpt-4o:a::b"), "{body}");
+        }
+        for body in ["", "{", "[]", r#"{"a":{"model":"m"}}"#, r#"{"model":7}"#, r#"{"model":"a\"b"}"#, r#"{"model":"#] {
+            assert_eq!(model(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_model_is_found_in_the_paths_of_azure_and_google() {
+        for (path, expected) in [
+            ("/openai/deployments/my-gpt4/chat/completions", Some("my-gpt4")),
+            ("/v1beta/models/gemini-2.5-pro:generateContent", Some("gemini-2.5-pro")),
+            ("/v1/models/gpt-4o", None),
+            ("/openai/deployments//chat", None),
+            ("/v1/chat/completions", None),
+            ("", None),
+        ] {
+            assert_eq!(model_in_path(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn text_counts_by_its_length_and_a_picture_by_its_kind() {
+        let picture = format!("data:image/png;base64,{}", "A".repeat(400_000));
+        let body = format!(
+            r#"{{"model":"gpt4","max_tokens": 250,"messages":[{{"content":"{}"}},{{"image_url":"{picture}"}}]}}"#,
+            "word ".repeat(80)
+        );
+        assert_eq!(size(body.as_bytes()), Size { prompt: (400.0 + 4.0) / 4.0 + 1_000.0, wanted: 250.0 });
+        assert_eq!(size(br#"{"messages":[{"max_tokens":9}]}"#).wanted, 0.0, "only the outermost object's");
+        assert_eq!(size(br#"{"max_tokens":-5}"#).wanted, 0.0);
+        assert_eq!(size(format!(r#"{{"max_tokens":{}}}"#, "9".repeat(400)).as_bytes()).wanted, TOKENS_MAX);
+    }
+
+    #[test]
+    fn reading_a_deep_body_takes_no_stack() {
+        let body = "[".repeat(1 << 20);
+        assert_eq!(size(body.as_bytes()), Size::default());
+        assert_eq!(model(format!("{{\"a\":{body}").as_bytes()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(body: Vec<u8>) {
+            let _ = model(&body);
+            let size = size(&body);
+            prop_assert!(size.prompt.is_finite() && size.prompt >= 0.0);
+        }
+
+        #[test]
+        fn the_model_agrees_with_a_json_parser(model_name in "[a-zA-Z0-9:._/-]{0,40}", content: String, n: i64) {
+            let body = serde_json::json!({"content": content, "n": [n, {"model": 1}], "model": model_name}).to_string();
+            prop_assert_eq!(model(body.as_bytes()), Some(model_name.as_str()));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What a refusal is evidence of, once an episode: the calls that were out when the first refusal was heard teach nothing
+//! twice.
+
+/// What the server's answer says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// It names a rate.
+    Rate,
+    /// It says how many at once.
+    Concurrency,
+    /// It says neither.
+    Neither,
+    /// The server has no capacity, whatever this key does.
+    Overload,
+}
+
+/// What it is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Cause {
+    #[default]
+    Rate,
+    Concurrency,
+}
+
+/// One refusal, judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Judgement {
+    pub(super) cause: Cause,
+    /// It begins an episode.
+    pub(super) new: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Blame {
+    /// The last call dispatched when the running episode began.
+    epoch: u64,
+    episode: Cause,
+    /// Episodes in a row without a call let in.
+    k: u32,
+}
+
+impl Blame {
+    /// Judges the refusal of a call; `last` is the last one dispatched, `refuted` whether concurrency is contradicted.
+    pub(super) fn judge(&mut self, seq: u64, last: u64, class: Class, refuted: bool) -> Judgement {
+        let new = seq > self.epoch;
+        let cause = match class {
+            Class::Rate | Class::Overload => Cause::Rate,
+            Class::Concurrency => Cause::Concurrency,
+            Class::Neither if !new => self.episode,
+            // How many at once, unless that is contradicted: then it must be a rate.
+            Class::Neither if refuted => Cause::Rate,
+            Class::Neither => Cause::Concurrency,
+        };
+        if new {
+            self.k = self.k.saturating_add(1);
+            self.episode = cause;
+            self.epoch = last;
+        }
+        Judgement { cause, new }
+    }
+
+    /// Episodes in a row.
+    pub(super) fn in_a_row(&self) -> u32 {
+        self.k
+    }
+
+    /// A call was let in. True: it was sent after the last refusal was heard, so the episode is over.
+    pub(super) fn answered(&mut self, seq: u64) -> bool {
+        let over = seq > self.epoch;
+        if over {
+            self.k = 0;
+        }
+        over
+    }
+
+    pub(super) fn rested(&mut self) {
+        self.k = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_episode_teaches_once() {
+        let mut blame = Blame::default();
+        assert!(blame.judge(3, 10, Class::Rate, false).new);
+        for seq in [1, 4, 10] {
+            assert!(!blame.judge(seq, 12, Class::Rate, false).new, "{seq} was out when the first refusal was heard");
+        }
+        assert_eq!(blame.in_a_row(), 1);
+        assert!(blame.judge(11, 12, Class::Rate, false).new);
+        assert_eq!(blame.in_a_row(), 2);
+        assert!(!blame.answered(12), "an answer to a call of before ends nothing");
+        assert!(blame.answered(13));
+        assert_eq!(blame.in_a_row(), 0);
+    }
+
+    #[test]
+    fn a_bare_refusal_is_concurrency_first_and_a_rate_when_that_is_contradicted() {
+        let cause = |refuted| Blame::default().judge(1, 1, Class::Neither, refuted).cause;
+        assert_eq!(cause(false), Cause::Concurrency);
+        assert_eq!(cause(true), Cause::Rate);
+    }
+}

@@ -1,0 +1,231 @@
+//! One bucket of the server's, as far as its headers tell: what it holds now, and how fast it fills.
+//!
+//! A *running bucket*, put right by each snapshot in dispatch order. `rate = (limit - remaining) / reset`, since `reset`
+//! is the time until the bucket is full; where two snapshots contradict that, the bucket is enforced over a shorter
+//! window than its limit says, and the slope between them is the rate. Times are seconds of the gate's own clock.
+
+/// Others' use of the bucket is believed for so long after the snapshot that showed it: 20 s.
+const BELIEF: f64 = 20.0;
+/// The bucket is spread over at most this long when it is full: 5 s.
+const SPREAD_MAX: f64 = 5.0;
+/// ... and over at most this part of its window: a twelfth.
+const SPREAD_PART: f64 = 12.0;
+/// A snapshot is taken when the call reaches the server: this long after it was sent, 50 ms.
+const ARRIVAL: f64 = 0.05;
+/// How long a bucket that refused although it had had time to fill explains nothing: a minute.
+const DOUBT: f64 = 60.0;
+
+/// What a response says of one bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Shown {
+    pub(super) limit: f64,
+    pub(super) remaining: f64,
+    pub(super) reset: Option<f64>,
+}
+
+/// Which call a snapshot belongs to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Sent {
+    pub(super) seq: u64,
+    pub(super) at: f64,
+    /// What had been spent of this bucket's unit, this call included.
+    pub(super) spent: f64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Level {
+    /// The number in the server's headers.
+    limit: f64,
+    /// What the bucket really holds when full.
+    cap: f64,
+    rate: f64,
+    /// What others take, a second.
+    foreign: f64,
+    held: f64,
+    at: f64,
+    /// The accepted snapshot: what it said, when it was true, when it came, whose it was, what had been spent by then.
+    base: f64,
+    as_of: f64,
+    told: f64,
+    snap: u64,
+    spent_then: f64,
+    full_at: f64,
+    /// The window is shorter than the limit says.
+    short: bool,
+    doubted_until: f64,
+    /// What the slope is measured from: remaining, reset.
+    reference: Option<(f64, f64)>,
+}
+
+impl Level {
+    /// A bucket that a snapshot shows for the first time.
+    pub(super) fn first(now: f64, sent: Sent, spent: f64, window: f64, shown: Shown) -> Self {
+        let mut level = Self::blank(now, shown.limit, window);
+        level.rate = f64::NAN; // nothing believed yet: the snapshot sets it
+        level.accept(now, sent, spent, window, shown, true);
+        level
+    }
+
+    /// A bucket that the user told us of: full, until headers correct it.
+    pub(super) fn seeded(now: f64, limit: f64, window: f64) -> Self {
+        Self::blank(now, limit, window)
+    }
+
+    fn blank(now: f64, limit: f64, window: f64) -> Self {
+        Self {
+            limit,
+            cap: limit,
+            rate: limit / window,
+            foreign: 0.0,
+            held: limit,
+            at: now,
+            base: limit,
+            as_of: now,
+            told: f64::NEG_INFINITY,
+            snap: 0,
+            spent_then: 0.0,
+            full_at: f64::INFINITY,
+            short: false,
+            doubted_until: f64::NEG_INFINITY,
+            reference: None,
+        }
+    }
+
+    /// A further snapshot; one of an earlier call than the accepted one changes nothing.
+    pub(super) fn snapshot(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown) {
+        if sent.seq > self.snap {
+            self.accept(now, sent, spent, window, shown, false);
+        }
+    }
+
+    fn accept(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown, first: bool) {
+        let Shown { limit, remaining, reset } = shown;
+        let as_of = now.min(sent.at + ARRIVAL);
+        let used = limit - remaining;
+        let mut rate =
+            reset.filter(|reset| *reset > 1e-3 && used >= f64::max(1.0, 0.002 * limit)).map(|reset| used / reset);
+        if let Some(reset) = reset {
+            let (was_remaining, was_reset) = *self.reference.get_or_insert((remaining, reset));
+            let (fell, grew) = (was_remaining - remaining, reset - was_reset);
+            if fell.abs() >= f64::max(4.0, 0.005 * limit) && fell * grew > 0.0 {
+                // Two snapshots far enough apart: their slope needs no cap.
+                let slope = fell / grew;
+                let was = self.short;
+                self.short = rate.is_some_and(|rate| slope < rate / 2.0);
+                self.reference = Some((remaining, reset));
+                if self.short {
+                    rate = Some(slope);
+                    if !was {
+                        self.rate = slope;
+                        self.foreign = 0.0; // what was believed of others came from a wrong rate
+                    }
+                }
+            } else if self.short {
+                rate = None;
+            }
+        }
+        let passed = as_of - self.as_of;
+        if !first && passed > 0.5 {
+            let predicted =
+                self.cap.min(self.base + (self.rate - self.foreign) * passed) - (sent.spent - self.spent_then);
+            if (predicted - self.cap).abs() > 1.0 {
+                let weight = 0.5 * f64::min(1.0, passed / 5.0);
+                self.foreign = (self.foreign + weight * (predicted - remaining) / passed).max(0.0);
+            }
+        }
+        self.rate = match rate {
+            Some(rate) if self.rate.is_nan() => rate,
+            Some(rate) => 0.7 * self.rate + 0.3 * rate,
+            None if self.rate.is_nan() => limit / window,
+            None => self.rate,
+        };
+        self.foreign = self.foreign.min(0.95 * self.rate);
+        self.limit = limit;
+        self.cap = match reset {
+            Some(reset) if self.short => limit.min(f64::max(1.0, remaining + self.rate * reset)),
+            _ => limit,
+        };
+        (self.base, self.as_of, self.told, self.snap, self.spent_then) = (remaining, as_of, now, sent.seq, sent.spent);
+        self.full_at = as_of + reset.unwrap_or(used / self.rate);
+        self.held = self.filled(remaining, as_of, now) - (spent - sent.spent);
+        self.at = now;
+    }
+
+    fn filled(&self, held: f64, at: f64, now: f64) -> f64 {
+        let now = now.max(at);
+        let believed = now.min((self.told + BELIEF).max(at));
+        let others = (self.rate - self.foreign).max(0.0) * (believed - at);
+        self.cap.min(held + others + self.rate * (now - believed))
+    }
+
+    /// What the bucket holds; less than nothing when more was sent than it held.
+    pub(super) fn level(&self, now: f64) -> f64 {
+        self.filled(self.held, self.at, now)
+    }
+
+    /// Refill a second that is ours.
+    fn net(&self) -> f64 {
+        f64::max(self.rate - self.foreign, 0.05 * self.rate)
+    }
+
+    /// Over how long a full bucket is spread.
+    fn spread(&self) -> f64 {
+        SPREAD_MAX.min(self.cap / self.rate / SPREAD_PART)
+    }
+
+    /// Seconds until the bucket holds so much.
+    pub(super) fn wait_for(&self, now: f64, need: f64) -> f64 {
+        let missing = need - self.level(now);
+        if missing <= 0.0 {
+            return 0.0;
+        }
+        let believed = f64::max(0.0, self.told + BELIEF - now);
+        let wait = missing / self.net();
+        if wait <= believed { wait } else { believed + f64::max(0.0, missing - self.net() * believed) / self.rate }
+    }
+
+    /// Seconds between calls of this cost, so that a full bucket is not sent in one burst.
+    pub(super) fn gap(&self, now: f64, cost: f64) -> f64 {
+        cost / (self.net() + self.level(now).max(0.0) / self.spread())
+    }
+
+    /// What the bucket should hold for a call: its cost and a margin, since the figures are rounded and others take from
+    /// it, too. A call larger than the bucket passes when it is full.
+    pub(super) fn need(&self, cost: f64, is_requests: bool) -> f64 {
+        let margin = if is_requests { f64::min(1.0, self.cap / 50.0) } else { 0.02 * cost };
+        (cost + margin * (1.0 + 2.0 * self.foreign / self.rate)).min(self.cap)
+    }
+
+    pub(super) fn spend(&mut self, now: f64, cost: f64) {
+        self.held = self.level(now) - cost;
+        self.at = now;
+    }
+
+    /// A call that was not sent after all.
+    pub(super) fn give_back(&mut self, cost: f64) {
+        self.held += cost;
+    }
+
+    /// It refused although, by its own figures, it held enough: others take from it.
+    pub(super) fn share(&mut self) {
+        self.foreign = self.foreign.max((0.95 * self.rate).min(f64::midpoint(self.foreign, self.rate)));
+    }
+
+    pub(super) fn doubt(&mut self, now: f64) {
+        self.doubted_until = now + DOUBT;
+    }
+
+    pub(super) fn doubted(&self, now: f64) -> bool {
+        now < self.doubted_until
+    }
+
+    /// Whether, by the server's own figures, it has had time to fill.
+    pub(super) fn full_by(&self, now: f64) -> bool {
+        now >= self.full_at
+    }
+
+    /// The fastest rate that this bucket can explain, twice over: what lies above it is no limit worth keeping.
+    pub(super) fn fastest(&self) -> f64 {
+        2.0 * self.rate + self.cap / self.spread()
+    }
+}

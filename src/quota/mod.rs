@@ -1,0 +1,85 @@
+//! May this key send now? What we believe about the server's buckets, its cap on what runs at once, and its cooldown.
+//!
+//! [`Quotas`] is the handle of a layer's state: one gate for each [`QuotaKey`]. A gate's rules are a pure core: what each
+//! event does to it is a function of its state, the event and `now`. Its parts, from the inside out:
+//!
+//! * `level`: one bucket of the server's, read from `x-ratelimit-*` headers: how much it holds, how fast it fills
+//! * `window`: how many calls at once
+//! * `ceiling`: a rate learned from refusals, for limits that no header shows
+//! * `blame`: what a refusal is evidence of, once an episode
+//! * `cooldown`: not before, and the key that is closed
+//! * `gate`: composes the five
+//! * `registry`: the gates by key
+
+mod blame;
+mod ceiling;
+mod cooldown;
+mod gate;
+mod level;
+mod registry;
+mod window;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::call::QuotaKey;
+use crate::room::{Closed, Place, Room};
+pub(crate) use gate::{Ask, Gate, Ticket};
+pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
+
+/// How many calls a new key may have in flight before anything is known of it: 16.
+pub const DEFAULT_INITIAL_WINDOW: u32 = 16;
+/// A hint beyond this is not waited for, and closes its key: 120 s.
+pub const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(120);
+
+/// What a gate is told by its layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct GateConfig {
+    pub(crate) pacing: bool,
+    pub(crate) initial_window: u32,
+    pub(crate) max_wait: Duration,
+    pub(crate) backoff: Backoff,
+    pub(crate) requests_per_minute: Option<f64>,
+    pub(crate) tokens_per_minute: Option<f64>,
+}
+
+impl Default for GateConfig {
+    fn default() -> Self {
+        Self {
+            pacing: true,
+            initial_window: DEFAULT_INITIAL_WINDOW,
+            max_wait: DEFAULT_MAX_WAIT,
+            backoff: Backoff::default(),
+            requests_per_minute: None,
+            tokens_per_minute: None,
+        }
+    }
+}
+
+/// In a request's extensions, for each attempt: its place, its key, and the gate that let it go.
+///
+/// A limit below queues under the same place, and looks at the gate once more when the call had to wait there.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted {
+    pub(crate) place: Place,
+    pub(crate) key: QuotaKey,
+    pub(crate) gate: Arc<Room<Gate>>,
+    pub(crate) seq: u64,
+}
+
+/// Whether a call that was let go may still go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clearance {
+    Clear,
+    Until(Instant),
+    Closed(Closed),
+}
+
+impl Admitted {
+    pub(crate) fn clearance(&self, now: Instant) -> Clearance {
+        self.gate.look(|gate| gate.clearance(now, self.seq))
+    }
+}

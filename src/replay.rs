@@ -1,0 +1,88 @@
+//! How a request body is copied, so that it can be sent again: the one thing that differs from client to client.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use http_body::Body;
+
+/// Copies a request body for a further attempt.
+///
+/// The copy must be independent of the original: both are sent. `None` means that this body cannot be copied: the call
+/// is sent once, whole, and its refusal handed back.
+///
+/// Most clients need only [`ByClone`] (the default) or
+/// [`RetryOn429Layer::clone_body`](crate::RetryOn429Layer::clone_body); implement this for a client whose bodies can be
+/// looked into without being copied.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot copy a `{B}` for a retry",
+    label = "this layer does not know how to copy the request body",
+    note = "if the body has a method that copies it: `RetryOn429Layer::new().clone_body(Body::try_clone)`",
+    note = "if it cannot be copied: `.no_replay()`, or a `BufferBodyLayer` above this layer"
+)]
+pub trait CloneBody<B> {
+    /// A copy, or nothing if this body cannot be copied.
+    fn clone_body(&self, body: &B) -> Option<B>;
+
+    /// The body's bytes, if they are at hand in one piece; used to find the model and the cost of a call.
+    ///
+    /// By default a copy is made and polled once, when its exact size is at most `most` bytes.
+    fn peek(&self, body: &B, most: u64) -> Option<Bytes>
+    where
+        B: Body,
+    {
+        let size = body.size_hint().exact()?;
+        if size == 0 || size > most {
+            return None;
+        }
+        let copy = pin!(self.clone_body(body)?);
+        match copy.poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok().map(|mut data| data.copy_to_bytes(data.remaining())),
+            _ => None,
+        }
+    }
+}
+
+/// Copies bodies that are [`Clone`]: `Full<Bytes>`, `String` and the like. The default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ByClone;
+
+impl<B: Clone> CloneBody<B> for ByClone {
+    fn clone_body(&self, body: &B) -> Option<B> {
+        Some(body.clone())
+    }
+}
+
+/// Copies bodies with a function; see [`RetryOn429Layer::clone_body`](crate::RetryOn429Layer::clone_body).
+pub struct CloneWith<B>(pub(crate) fn(&B) -> Option<B>);
+
+impl<B> CloneBody<B> for CloneWith<B> {
+    fn clone_body(&self, body: &B) -> Option<B> {
+        (self.0)(body)
+    }
+}
+
+// By hand: a function pointer can be copied whatever its argument.
+impl<B> Clone for CloneWith<B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B> Copy for CloneWith<B> {}
+
+impl<B> std::fmt::Debug for CloneWith<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CloneWith")
+    }
+}
+
+/// Copies nothing: each call is sent once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoClone;
+
+impl<B> CloneBody<B> for NoClone {
+    fn clone_body(&self, _: &B) -> Option<B> {
+        None
+    }
+}

@@ -1,0 +1,275 @@
+//! What a call goes through: its key's queue, the inner service's readiness, the call, the body of a refusal, and again.
+//!
+//! ```text
+//!             ┌──────────────── a refusal that waiting cures ◀───────────────┐
+//!             ▼                                                              │
+//! Wait(Sleep) ▶ Wait(Queue) ▶ Wait(Ready) ─▶ Calling ─▶ Reading (a refusal's body) ─▶ the answer
+//!                                             ▲  └────────────────────────────▶ the answer
+//!                  admitted at the door ──────┘
+//! ```
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+use tower_service::Service;
+
+use super::call::{Again, Answer, Call, Passage, Rest};
+use crate::body::{ReadAhead, ResponseBody};
+use crate::quota::{Clearance, Gate, Ticket};
+use crate::refusal::{Reason, Refusal};
+use crate::replay::CloneBody;
+use crate::room::{Bound, Outcome, Slot, Waiting};
+use crate::trace;
+
+/// Of an error body so much is read for its verdict: 64 KiB.
+pub const ERROR_BODY_MAX: usize = 64 << 10;
+/// ... and for so long: 2 s.
+pub const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
+
+pin_project! {
+    /// The future of [`RetryOn429`](super::RetryOn429).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, C, B, RB>
+    where
+        S: Service<Request<B>>,
+        RB: Body,
+    {
+        #[pin]
+        state: State<S::Future, B, RB>,
+        service: S,
+        call: Call<C, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, B, RB: Body> {
+        // The order of fields is the order of release: the call first, then its slot.
+        Calling { #[pin] future: F, passage: Option<Passage> },
+        // What only a call that waits or was refused needs is boxed.
+        Waiting { wait: Box<Wait<B>> },
+        Reading { read: Box<Reading<RB>> },
+        Answered { refusal: Refusal },
+        Done,
+    }
+}
+
+struct Wait<B> {
+    stage: Stage,
+    since: Instant,
+    request: Option<Request<B>>,
+    told: bool,
+}
+
+enum Stage {
+    /// By itself, outside the queue.
+    Sleep(Pin<Box<Sleep>>),
+    /// For its turn at the gate.
+    Queue(Waiting<Gate>),
+    /// For the inner service, admitted: it was ready at the first look, or it was not.
+    Ready { passage: Option<Passage>, late: bool },
+}
+
+struct Reading<RB: Body> {
+    ahead: Option<ReadAhead<RB>>,
+    parts: Option<response::Parts>,
+    passage: Option<Passage>,
+}
+
+impl<S, C, B, RB> ResponseFuture<S, C, B, RB>
+where
+    S: Service<Request<B>, Response = Response<RB>>,
+    C: CloneBody<B>,
+    RB: Body<Data = Bytes>,
+{
+    /// Sends a call that was admitted at the door, with the readied instance.
+    pub(super) fn send(mut service: S, mut call: Call<C, B>, request: Request<B>, ticket: Ticket) -> Self {
+        let slot = Slot::new(Arc::clone(&call.gate) as _, ticket.seq);
+        let request = call.prepare(request, ticket.seq);
+        let future = service.call(request);
+        let state = State::Calling { future, passage: Some(Passage { ticket, slot }) };
+        Self { state, service, call }
+    }
+
+    /// Sends a call that is none of the gate's business.
+    pub(super) fn unpaced(mut service: S, mut call: Call<C, B>, request: Request<B>) -> Self {
+        let request = call.prepare(request, 0);
+        let future = service.call(request);
+        Self { state: State::Calling { future, passage: None }, service, call }
+    }
+
+    pub(super) fn wait(service: S, call: Call<C, B>, request: Request<B>) -> Self {
+        let queue = Waiting::new(Arc::clone(&call.gate), call.place, call.ask, call.bounds(None));
+        let wait = Wait { stage: Stage::Queue(queue), since: Instant::now(), request: Some(request), told: false };
+        Self { state: State::Waiting { wait: Box::new(wait) }, service, call }
+    }
+
+    pub(super) fn answer(service: S, call: Call<C, B>, refusal: Refusal) -> Self {
+        Self { state: State::Answered { refusal }, service, call }
+    }
+}
+
+impl<S, C, B, RB> Future for ResponseFuture<S, C, B, RB>
+where
+    S: Service<Request<B>, Response = Response<RB>>,
+    C: CloneBody<B>,
+    RB: Body<Data = Bytes>,
+{
+    type Output = Result<Response<ResponseBody<RB>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let answer = match this.state.as_mut().project() {
+                StateProj::Calling { future, passage } => {
+                    let result = ready!(future.poll(cx));
+                    let passage = passage.take();
+                    this.state.set(State::Done); // the inner future goes first, its slot after
+                    match result {
+                        Ok(response) => this.call.answered(response, passage),
+                        Err(error) => match this.call.failed(passage) {
+                            Some(again) => Answer::Again(again),
+                            None => return Poll::Ready(Err(error)),
+                        },
+                    }
+                }
+                StateProj::Reading { read } => {
+                    let Some(ahead) = &mut read.ahead else { unreachable!("a body is read once") };
+                    ready!(ahead.poll_read(cx, ERROR_BODY_MAX, ERROR_BODY_TIME));
+                    let (Some(ahead), Some(parts)) = (read.ahead.take(), read.parts.take()) else {
+                        unreachable!("a body is read once")
+                    };
+                    let passage = read.passage.take();
+                    this.state.set(State::Done);
+                    let bytes = ahead.bytes(ERROR_BODY_MAX);
+                    this.call.judge(parts, Rest::Read(ahead), &bytes, passage)
+                }
+                StateProj::Waiting { wait } => {
+                    match ready!(wait.poll(cx, this.service, this.call)) {
+                        Ok(Ok(passage)) => {
+                            this.call.waited += Instant::now().saturating_duration_since(wait.since);
+                            let Some(request) = wait.request.take() else { unreachable!("a wait ends once") };
+                            let request = this.call.prepare(request, passage.ticket.seq);
+                            let future = this.service.call(request);
+                            this.state.set(State::Calling { future, passage: Some(passage) });
+                        }
+                        Ok(Err(refusal)) => {
+                            this.call.waited += Instant::now().saturating_duration_since(wait.since);
+                            this.state.set(State::Answered { refusal });
+                        }
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                    continue;
+                }
+                StateProj::Answered { refusal } => {
+                    let response = this.call.refuse(*refusal);
+                    this.state.set(State::Done);
+                    return Poll::Ready(Ok(response));
+                }
+                StateProj::Done => panic!("polled after completion"),
+            };
+            match answer {
+                Answer::Response(response) => return Poll::Ready(Ok(response)),
+                Answer::Read(parts, body, passage) => {
+                    let read = Reading { ahead: Some(ReadAhead::new(body)), parts: Some(parts), passage };
+                    this.state.set(State::Reading { read: Box::new(read) });
+                }
+                Answer::Again(again) => {
+                    let wait = Wait::again(this.call, &again);
+                    this.state.set(State::Waiting { wait: Box::new(wait) });
+                }
+            }
+        }
+    }
+}
+
+impl<B> Wait<B> {
+    /// A refused call waits: by itself, or at its old place in the queue, where the key's cooldown is its wait.
+    fn again<C>(call: &mut Call<C, B>, again: &Again) -> Self {
+        let since = Instant::now();
+        let sleep = again.at.saturating_duration_since(since);
+        let stage = if again.alone {
+            Stage::Sleep(Box::pin(tokio::time::sleep_until(again.at)))
+        } else {
+            Stage::Queue(Waiting::new(Arc::clone(&call.gate), call.place, call.ask, call.bounds(Some(sleep))))
+        };
+        Self { stage, since, request: call.take_spare(), told: false }
+    }
+
+    #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
+    fn poll<S: Service<Request<B>>, C>(
+        &mut self,
+        cx: &mut Context<'_>,
+        service: &mut S,
+        call: &Call<C, B>,
+    ) -> Poll<Result<Result<Passage, Refusal>, S::Error>> {
+        let requeue = || {
+            Stage::Queue(Waiting::new(Arc::clone(&call.gate), call.place, call.ask, call.bounds(Some(Duration::ZERO))))
+        };
+        loop {
+            match &mut self.stage {
+                Stage::Sleep(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    self.stage = requeue();
+                }
+                Stage::Queue(waiting) => {
+                    let Poll::Ready(outcome) = waiting.poll(cx) else {
+                        if !self.told {
+                            self.told = true;
+                            trace::waiting(&call.gate);
+                        }
+                        return Poll::Pending;
+                    };
+                    let refusal = match outcome {
+                        Outcome::Admitted(ticket) => {
+                            let slot = Slot::new(Arc::clone(&call.gate) as _, ticket.seq);
+                            self.stage = Stage::Ready { passage: Some(Passage { ticket, slot }), late: false };
+                            continue;
+                        }
+                        Outcome::Closed(closed) => Refusal::closed(closed),
+                        Outcome::Full => Refusal::new(Reason::QueueFull, None),
+                        Outcome::Late(Bound::Timeout) => Refusal::new(Reason::QueueTimeout, None),
+                        Outcome::Late(Bound::Deadline) => Refusal::new(Reason::Deadline, None),
+                    };
+                    return Poll::Ready(Ok(Err(refusal)));
+                }
+                Stage::Ready { passage, late } => {
+                    let Poll::Ready(ready) = service.poll_ready(cx) else {
+                        *late = true;
+                        return Poll::Pending;
+                    };
+                    if let Err(error) = ready {
+                        return Poll::Ready(Err(error));
+                    }
+                    let Some(Passage { ticket, slot }) = passage.take() else { unreachable!("a wait ends once") };
+                    let now = Instant::now();
+                    if *late && call.gate.look(|gate| gate.clearance(now, ticket.seq)) != Clearance::Clear {
+                        // A cooldown has begun while the service was getting ready: as if it had not been admitted.
+                        call.gate.tell(|gate, now| gate.withdrawn(now, &ticket));
+                        slot.settled();
+                        self.stage = requeue();
+                        continue;
+                    }
+                    return Poll::Ready(Ok(Ok(Passage { ticket, slot })));
+                }
+            }
+        }
+    }
+}
+
+impl<S: Service<Request<B>>, C, B, RB: Body> std::fmt::Debug for ResponseFuture<S, C, B, RB> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,67 @@
+//! What became of a call: an extension on whatever was refused, retried or answered locally.
+
+use std::time::Duration;
+
+use crate::classify::Verdict;
+
+/// In the extensions of a response that was refused, came after a retry, or is a local answer.
+///
+/// A call that succeeds at once carries none.
+///
+/// ```
+/// use tower_429::{RetryInfo, StopReason};
+///
+/// fn report<B>(response: &http::Response<B>) {
+///     if let Some(info) = response.extensions().get::<RetryInfo>() {
+///         println!("{} attempts, waited {:?}", info.attempts, info.waited);
+///         if info.stopped == Some(StopReason::HintTooLong) {
+///             println!("try again in {:?}", info.retry_after);
+///         }
+///     }
+/// }
+/// # report(&http::Response::new(()));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RetryInfo {
+    /// How often the call was sent.
+    pub attempts: u32,
+    /// How long it waited in all, in queues of this layer and between attempts.
+    pub waited: Duration,
+    /// What the server said last, if it refused.
+    pub verdict: Option<Verdict>,
+    /// Why the call was not sent again; nothing when it succeeded.
+    pub stopped: Option<StopReason>,
+    /// When it is worth trying again, if that is known.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why a refused call was handed back instead of being sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// No wait cures it: a quota that is used up, or a request that is larger than its limit.
+    Permanent,
+    /// The server said `x-should-retry: false`.
+    ServerSaidNo,
+    /// The server asks for a longer wait than [`max_wait`](crate::RetryOn429Layer::max_wait).
+    HintTooLong,
+    /// An answer of a kind that is retried only on request ([`RetryOn`](crate::RetryOn)).
+    NotRetried,
+    /// The call carries [`NoRetry`](crate::NoRetry), or another `RetryOn429` above handles it.
+    NotAsked,
+    /// Its body cannot be copied.
+    NotReplayable,
+    /// It has been sent as often as it may.
+    RetriesSpent,
+    /// The next sleep would exceed [`max_sleep`](crate::RetryOn429Layer::max_sleep).
+    SleepSpent,
+    /// The next sleep would end after the call's [`Deadline`](crate::Deadline).
+    Deadline,
+    /// The budget for retries of server and transport errors is used up.
+    BudgetSpent,
+    /// The key is closed: nobody waits for it.
+    Closed,
+    /// It was answered locally; see [`Refusal`](crate::Refusal).
+    Local,
+}

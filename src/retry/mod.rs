@@ -1,0 +1,68 @@
+//! Again or not, and when: classify what the server said, learn from it, wait for the key's turn, send again.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_429::RetryOn429Layer;
+//!
+//! // Everything automatic.
+//! let plain = RetryOn429Layer::new();
+//!
+//! // A gateway: fail fast, tell SDKs behind it not to retry by themselves, bound the queue.
+//! let gateway = RetryOn429Layer::new()
+//!     .max_retries(2)
+//!     .max_wait(Duration::from_secs(20))
+//!     .mark_final(true)
+//!     .max_queue(500);
+//! # let _ = (plain, gateway);
+//! ```
+//!
+//! # What is retried
+//!
+//! Every answer that *throttles*: 429 for too many requests, too many tokens or too many at once, and 503, 529, 498 and
+//! the like that say overloaded. [`RetryOn::openai_sdk`] adds 408, 409, other 5xx and transport errors.
+//!
+//! Never what cannot succeed: a quota that is used up, a request that is larger than its limit, an answer with
+//! `x-should-retry: false`, and a hint beyond [`max_wait`](RetryOn429Layer::max_wait). The caller gets the server's last
+//! response, byte for byte, with a [`RetryInfo`](crate::RetryInfo) in its extensions.
+//!
+//! # When
+//!
+//! Never before the server's own hint. A hint is the *key's*: all calls of the key wait for it, and then go at the pace
+//! that the key allows, not all at once. Without a hint the waits double from [`DEFAULT_BACKOFF`] to
+//! [`DEFAULT_MAX_BACKOFF`], drawn anew each time between half and all of it.
+//!
+//! # Errors
+//!
+//! The inner service's errors pass through unchanged; the layer has none of its own. What it must refuse itself is a
+//! response with a [`Refusal`](crate::Refusal) in its extensions.
+//!
+//! # Cancel safety
+//!
+//! Dropping a call's future at any point frees its slot, its place in the queue and its timer. An attempt that is on the
+//! wire is dropped as the inner service drops it.
+//!
+//! # Fairness
+//!
+//! First come, first served within a class; the classes ([`Priority`](crate::Priority)) share by weight. A call keeps its
+//! number through its retries, so a refused call goes before those that came after it.
+//!
+//! # Runtime
+//!
+//! A call that has to wait needs a tokio runtime with time enabled, as does reading a refusal's body when it does not
+//! come at once. Nothing is spawned.
+
+mod budget;
+mod call;
+mod decide;
+mod future;
+mod info;
+mod layer;
+mod service;
+
+pub use crate::backoff::{DEFAULT_BACKOFF, DEFAULT_MAX_BACKOFF};
+pub use budget::{BUDGET_CALLS, BUDGET_MAX, BUDGET_PER_SECOND};
+pub use decide::{DEFAULT_MAX_OTHER_RETRIES, DEFAULT_MAX_RETRIES, DEFAULT_MAX_SLEEP, RetryOn};
+pub use future::{ERROR_BODY_MAX, ERROR_BODY_TIME};
+pub use info::{RetryInfo, StopReason};
+pub use layer::{RetryOn429Layer, TokenEstimator};
+pub use service::RetryOn429;

@@ -1,0 +1,344 @@
+//! The waiting room that the gate and the plain limit share: order, wake-ups, expiry and the one timer, written once.
+//!
+//! A [`Rule`] decides; the room keeps who waits and wakes them. Both live under one mutex, so that a decision and its
+//! consequence are one step. Waking is not admission: whoever comes asks the rule again.
+
+mod queue;
+mod timer;
+mod waiting;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::call::Priority;
+use queue::{Came, Queue};
+use timer::Timer;
+pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
+
+/// How many waiters are told at once, outside the lock, that a key has closed.
+const CHUNK: usize = 64;
+
+/// A call's place in every queue it meets, kept for its life: class first, then first come, first served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) class: Priority,
+    pub(crate) number: u64,
+}
+
+/// What a rule says to the call whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Next {
+    /// It may go now; the rule gets the gap back when it does.
+    Go { gap: Duration },
+    /// Not before this moment, which lies in the future.
+    At(Instant),
+    /// Not before something ends; at that moment at the latest the rule wants to be asked again.
+    Park(Option<Instant>),
+    /// Not for long: everybody is to be answered now.
+    Closed(Closed),
+}
+
+/// Why nobody is let in, and when it is worth trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Closed {
+    pub(crate) quota: bool,
+    pub(crate) retry_after: Duration,
+}
+
+/// Who may go when: the decision that a room is built around.
+pub(crate) trait Rule: Send + 'static {
+    /// What a call asks for; kept for each waiter, so it is small.
+    type Ask: Copy + Send;
+    /// What an admitted call gets.
+    type Pass: Copy;
+    /// Whether the rule needs the time even when nobody waits.
+    const CLOCK: bool;
+
+    /// Somebody comes to an empty room.
+    fn submit(&mut self, now: Instant);
+    /// What the call whose turn it is may do when `ahead` others are counted as gone before it.
+    fn next(&mut self, now: Instant, ask: &Self::Ask, ahead: usize) -> Next;
+    /// The call goes.
+    fn take(&mut self, now: Instant, ask: &Self::Ask, gap: Duration) -> Self::Pass;
+    /// What was admitted has ended.
+    fn ended(&mut self, now: Instant, seq: u64);
+}
+
+/// Where a slot is given back to, whatever the rule behind it.
+pub(crate) trait Release: Send + Sync {
+    fn release(&self, seq: u64);
+}
+
+/// A rule, its queue and its timer.
+pub(crate) struct Room<R: Rule> {
+    state: Mutex<State<R>>,
+    /// The timer fired and nobody has looked yet. Its waker may run while we hold the lock ourselves.
+    rang: AtomicBool,
+    me: Weak<Self>,
+}
+
+struct State<R: Rule> {
+    rule: R,
+    queue: Queue<R::Ask>,
+    timer: Timer,
+    base: Instant,
+}
+
+/// What a call at the door gets.
+pub(crate) enum Entry<P> {
+    Admitted(P),
+    Wait,
+    Closed(Closed),
+}
+
+impl<R: Rule> Room<R> {
+    pub(crate) fn new(rule: R) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            state: Mutex::new(State { rule, queue: Queue::new(), timer: Timer::default(), base: Instant::now() }),
+            rang: AtomicBool::new(false),
+            me: me.clone(),
+        })
+    }
+
+    /// Lets a call in if nobody is before it and the rule agrees. It does not queue.
+    pub(crate) fn enter(&self, ask: R::Ask) -> Entry<R::Pass> {
+        let mut state = self.lock();
+        if !state.queue.is_idle() {
+            return Entry::Wait;
+        }
+        let now = state.now();
+        state.rule.submit(now);
+        let entry = match state.rule.next(now, &ask, 0) {
+            Next::Go { gap } => Entry::Admitted(state.rule.take(now, &ask, gap)),
+            Next::Closed(closed) => Entry::Closed(closed),
+            Next::At(_) | Next::Park(_) => Entry::Wait,
+        };
+        drop(state);
+        self.answer_bell();
+        entry
+    }
+
+    /// Tells the rule something, then lets in whoever may go because of it.
+    pub(crate) fn tell<T>(&self, event: impl FnOnce(&mut R, Instant) -> T) -> T {
+        let mut state = self.lock();
+        let now = state.now();
+        let told = event(&mut state.rule, now);
+        self.finish(state, now);
+        told
+    }
+
+    /// Looks at the rule without changing who may go.
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&R) -> T) -> T {
+        at(&self.lock().rule)
+    }
+
+    /// How many wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    /// A waiter that will not come any more.
+    pub(crate) fn cancel(&self, place: Place) {
+        let mut state = self.lock();
+        let waker = state.queue.remove(place);
+        let now = state.now();
+        self.finish(state, now);
+        drop(waker);
+    }
+
+    /// One poll of a call that waits. `first` carries its bounds, and is given only once.
+    fn poll_place(&self, place: Place, ask: &R::Ask, first: Option<&Bounds>, waker: &Waker) -> Poll<Outcome<R::Pass>> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let turn = match (state.queue.came(place), first) {
+            (Some(Came::Called), _) => Some(0),
+            (Some(Came::Late), _) => Some(state.queue.ahead()),
+            (None, Some(_)) if state.queue.is_idle() => {
+                state.rule.submit(now);
+                Some(0)
+            }
+            (None, _) => None,
+        };
+        let next = turn.map(|ahead| state.rule.next(now, ask, ahead));
+        let outcome = match next {
+            Some(Next::Go { gap }) => {
+                if !state.queue.is_idle() {
+                    state.queue.charge(place.class);
+                }
+                Some(Outcome::Admitted(state.rule.take(now, ask, gap)))
+            }
+            Some(Next::Closed(closed)) => Some(Outcome::Closed(closed)),
+            _ => first.and_then(|bounds| state.turned_away(now, place, ask, bounds)),
+        };
+        let mut old = None;
+        let poll = if let Some(outcome) = outcome {
+            Poll::Ready(outcome)
+        } else {
+            state.timer.ensure(now, &self.me);
+            old = state.queue.insert(place, *ask, waker);
+            Poll::Pending
+        };
+        self.finish(state, now);
+        drop(old);
+        poll
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<R>> {
+        // A panic of somebody else's waker or clock leaves the books as they were: each step is written to be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls whoever may go, unlocks, and wakes them.
+    fn finish<'a>(&'a self, state: MutexGuard<'a, State<R>>, now: Instant) {
+        self.unlock(state, now);
+        self.answer_bell();
+    }
+
+    fn unlock<'a>(&'a self, mut state: MutexGuard<'a, State<R>>, now: Instant) {
+        loop {
+            let mut wakers = Vec::new();
+            let more = state.pump(now, &mut wakers);
+            drop(state);
+            wakers.into_iter().for_each(Waker::wake);
+            if !more {
+                return;
+            }
+            state = self.lock();
+        }
+    }
+
+    /// Does what the timer asked for; called after every unlock, since the bell may have rung while the lock was held.
+    fn answer_bell(&self) {
+        while self.rang.load(Ordering::SeqCst) {
+            let mut state = match self.state.try_lock() {
+                Ok(state) => state,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return, // whoever holds it looks at the bell after unlocking
+            };
+            self.rang.store(false, Ordering::SeqCst);
+            let now = state.now();
+            if state.timer.fired(now) {
+                self.unlock(state, now);
+            } else {
+                // Rung before its time: its runtime is shutting down. Somebody who waits makes a new one.
+                let old = state.timer.discard();
+                let messenger = state.queue.anyone();
+                drop(state);
+                drop(old);
+                if let Some(waker) = messenger {
+                    waker.wake();
+                }
+            }
+        }
+    }
+}
+
+impl<R: Rule> timer::Bell for Room<R> {
+    fn ring(&self) {
+        self.rang.store(true, Ordering::SeqCst);
+        self.answer_bell();
+    }
+}
+
+impl<R: Rule> Release for Room<R> {
+    fn release(&self, seq: u64) {
+        self.tell(|rule, now| rule.ended(now, seq));
+    }
+}
+
+impl<R: Rule> std::fmt::Debug for Room<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room").finish_non_exhaustive()
+    }
+}
+
+impl<R: Rule> State<R> {
+    /// The time, or any time where neither the rule nor a waiter needs one: reading the clock is not free.
+    fn now(&self) -> Instant {
+        if R::CLOCK || self.queue.len() > 0 { Instant::now() } else { self.base }
+    }
+
+    /// Whether a call has to leave before it has queued.
+    fn turned_away(&mut self, now: Instant, place: Place, ask: &R::Ask, bounds: &Bounds) -> Option<Outcome<R::Pass>> {
+        if bounds.max_queue.is_some_and(|most| self.queue.len() >= most) {
+            return Some(Outcome::Full);
+        }
+        let deadline = bounds.deadline?;
+        let ahead = self.queue.before(place.class);
+        let late = match self.rule.next(now, ask, ahead) {
+            Next::At(turn) => turn > deadline,
+            _ => now >= deadline,
+        };
+        late.then_some(Outcome::Late(Bound::Deadline))
+    }
+
+    /// Calls everybody who may go and sets the timer. True: there is more to tell; come again after waking these.
+    fn pump(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
+        self.queue.expire(now);
+        let mut due = None;
+        while let Some((place, ask)) = self.queue.head() {
+            match self.rule.next(now, &ask, self.queue.ahead()) {
+                Next::Go { .. } => wakers.extend(self.queue.call(place, now)),
+                Next::Closed(_) => {
+                    if self.queue.dismiss(CHUNK, wakers) {
+                        return true;
+                    }
+                }
+                Next::At(at) => {
+                    due = Some(at);
+                    break;
+                }
+                Next::Park(at) => {
+                    due = at;
+                    break;
+                }
+            }
+        }
+        let due = [due, self.queue.next_expiry()].into_iter().flatten().min();
+        // A rule that asked to be woken now would be woken for ever.
+        let due = due.map(|due| due.max(now + Duration::from_micros(1)));
+        if !self.timer.aim(now, due, self.queue.len() > 0) {
+            wakers.extend(self.queue.anyone()); // to make one: only a waiter's poll has a runtime for sure
+        }
+        false
+    }
+}
+
+/// No admission has this number.
+const SETTLED: u64 = 0;
+
+/// A slot that is given back when it is dropped: `(room, seq)`, for either rule.
+#[must_use = "the slot is free again as soon as this is dropped"]
+pub(crate) struct Slot {
+    room: Arc<dyn Release>,
+    seq: u64,
+}
+
+impl Slot {
+    pub(crate) fn new(room: Arc<dyn Release>, seq: u64) -> Self {
+        Self { room, seq }
+    }
+
+    /// Lets go of the slot without giving it back: its books are settled already.
+    pub(crate) fn settled(mut self) {
+        self.seq = SETTLED;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.seq != SETTLED {
+            self.room.release(self.seq);
+        }
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").field("seq", &self.seq).finish_non_exhaustive()
+    }
+}

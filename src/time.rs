@@ -1,0 +1,37 @@
+//! Sums of instants and seconds that cannot overflow, whatever a server says.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The longest time that is ever waited for at once: a day. Whoever waits that long decides anew.
+pub(crate) const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// `now + time`, with `time` cut to [`LONGEST`].
+pub(crate) fn add(now: Instant, time: Duration) -> Instant {
+    now + time.min(LONGEST)
+}
+
+/// Seconds as a duration between nothing and [`LONGEST`]; what is no number is nothing.
+pub(crate) fn secs(secs: f64) -> Duration {
+    if secs.is_nan() || secs <= 0.0 {
+        return Duration::ZERO;
+    }
+    Duration::try_from_secs_f64(secs).map_or(LONGEST, |time| time.min(LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_of_any_kind_become_a_duration_of_at_most_a_day() {
+        assert_eq!(secs(1.5), Duration::from_millis(1500));
+        for none in [0.0, -1.0, f64::NAN, f64::NEG_INFINITY] {
+            assert_eq!(secs(none), Duration::ZERO);
+        }
+        for long in [1e9, 1e300, f64::INFINITY] {
+            assert_eq!(secs(long), LONGEST);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Without the feature `tracing`: nothing is told.
+
+use crate::classify::Verdict;
+use crate::quota::Gate;
+use crate::refusal::Refusal;
+use crate::retry::StopReason;
+use crate::room::Room;
+
+pub(crate) fn waiting(_: &Room<Gate>) {}
+
+pub(crate) fn refused(_: &Verdict, _: u32) {}
+
+pub(crate) fn gave_up(_: StopReason, _: u32) {}
+
+pub(crate) fn answered_locally(_: &Refusal) {}
