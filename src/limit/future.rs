@@ -184,7 +184,7 @@ impl Plan {
 
     /// Under its old number, and whoever had a place has it again.
     fn queue_again(&mut self) -> Waiting<Places> {
-        self.bounds.max_queue = None;
+        self.bounds.again = true;
         self.queue()
     }
 

@@ -76,6 +76,7 @@ where
             max_queue: config.max_queue,
             timeout: config.queue_timeout,
             deadline: parts.extensions.get::<Deadline>().map(|deadline| deadline.at()),
+            again: false,
         };
         let plan = Plan { config, room, place, bounds, admitted: admitted.cloned() };
         ResponseFuture::waiting(self.inner.clone(), Request::from_parts(parts, body), plan)

@@ -165,9 +165,10 @@ impl<C, B> Call<C, B> {
     pub(super) fn bounds(&self, sleep: Option<Duration>) -> Bounds {
         let config = &self.shared.config;
         Bounds {
-            max_queue: if sleep.is_some() { None } else { config.max_queue },
+            max_queue: config.max_queue,
             timeout: config.queue_timeout.map(|time| time.saturating_add(sleep.unwrap_or_default())),
             deadline: self.deadline,
+            again: sleep.is_some(),
         }
     }
 
@@ -264,7 +265,9 @@ impl<C, B> Call<C, B> {
         let own = self.shared.config.classify.as_ref().and_then(|with| with(&parts, read));
         let verdict = own.unwrap_or_else(|| Verdict::of(parts.status, &parts.headers, read));
         let class = class_of(&self.shared.config.allowed, &verdict, classify::should_retry(&parts.headers));
-        trace::refused(&verdict, self.attempts);
+        if class.is_some() {
+            trace::refused(&verdict, self.attempts);
+        }
         let now = Instant::now();
         let mut fate = None;
         let slot = passage.and_then(|Passage { ticket, slot }| {

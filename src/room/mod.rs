@@ -264,11 +264,11 @@ impl<R: Rule> State<R> {
 
     /// Whether a call has to leave before it has queued.
     fn turned_away(&mut self, now: Instant, place: Place, ask: &R::Ask, bounds: &Bounds) -> Option<Outcome<R::Pass>> {
-        if bounds.max_queue.is_some_and(|most| self.queue.len() >= most) {
+        if !bounds.again && bounds.max_queue.is_some_and(|most| self.queue.len() >= most) {
             return Some(Outcome::Full);
         }
         let deadline = bounds.deadline?;
-        let ahead = self.queue.before(place.class);
+        let ahead = if bounds.again { self.queue.ahead() } else { self.queue.before(place.class) };
         let late = match self.rule.next(now, ask, ahead) {
             Next::At(turn) => turn > deadline,
             _ => now >= deadline,

@@ -37,6 +37,8 @@ pub(crate) struct Bounds {
     pub(crate) timeout: Option<Duration>,
     /// Not after this.
     pub(crate) deadline: Option<Instant>,
+    /// It had a place before: it is not turned away because the queue is full or looks long.
+    pub(crate) again: bool,
 }
 
 /// A call in a room's queue. It enters at its first poll, and leaves when it is dropped.
