@@ -52,6 +52,8 @@ mod dialect;
 pub mod limit;
 mod peek;
 pub mod quota;
+#[cfg(doctest)]
+mod readme;
 mod refusal;
 mod replay;
 pub mod retry;
