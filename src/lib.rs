@@ -50,6 +50,7 @@ mod call;
 pub mod classify;
 mod dialect;
 pub mod limit;
+mod observe;
 mod peek;
 pub mod quota;
 #[cfg(doctest)]

@@ -413,6 +413,19 @@ impl Rule for Gate {
         self.cooldown.back(seq);
         self.idle_from = now;
     }
+
+    /// An error within a success: the key cools down, once an episode. What it says of rates is not learned from: the call
+    /// had been let in.
+    fn heard(&mut self, now: Instant, seq: u64, verdict: &Verdict) {
+        self.silences(now);
+        if verdict.kind == Kind::QuotaExhausted {
+            self.cooldown.shut(now, QUOTA_PROBE, true, seq, self.seq);
+        } else if verdict.is_throttling() {
+            let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
+            let judged = self.blame.judge(seq, self.seq, class, false);
+            self.cool_down(now, seq, verdict.stated(), class, Cause::Rate, judged.new);
+        }
+    }
 }
 
 fn index(unit: Unit) -> usize {

@@ -9,6 +9,7 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::decide::{Class, Spent, class_of, may_sleep};
+use super::future::ERROR_BODY_MAX;
 use super::info::{RetryInfo, StopReason};
 use super::layer::Shared;
 use crate::backoff;
@@ -16,6 +17,7 @@ use crate::body::{ReadAhead, ResponseBody};
 use crate::call::{Cost, QuotaKey, ResendCount};
 use crate::classify::{self, Kind, RateLimitSnapshot, Verdict};
 use crate::limit::ReleaseAt;
+use crate::observe::{self, Observer};
 use crate::peek;
 use crate::quota::{Admitted, Ask, Gate, Ticket};
 use crate::refusal::Refusal;
@@ -70,8 +72,24 @@ pub(super) enum Rest<RB: Body> {
 pub(super) enum Answer<RB: Body> {
     Response(Response<ResponseBody<RB>>),
     Again(Again),
-    /// A refusal whose body says more.
+    /// A refusal whose body says more, or a stream whose first event does.
     Read(response::Parts, RB, Option<Passage>),
+}
+
+impl<RB: Body<Data = Bytes>> Rest<RB> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Read(ahead) => ahead.is_end_stream(),
+        }
+    }
+
+    fn into_body(self, slot: Option<Slot>) -> ResponseBody<RB> {
+        match self {
+            Self::Whole(body) => ResponseBody::inner(body, slot),
+            Self::Read(ahead) => ResponseBody::read(ahead, slot),
+        }
+    }
 }
 
 impl Shared {
@@ -233,10 +251,39 @@ impl<C, B> Call<C, B> {
             }
             return self.judge(parts, Rest::Whole(body), &[], passage);
         }
+        if self.shared.config.peek_first_event && Observer::new(&parts.headers).is_events() {
+            return Answer::Read(parts, body, passage);
+        }
+        self.succeeded(parts, Rest::Whole(body), passage)
+    }
+
+    /// What was wanted of a response's body has been read.
+    pub(super) fn read<RB: Body<Data = Bytes>>(
+        &mut self,
+        parts: response::Parts,
+        ahead: ReadAhead<RB>,
+        passage: Option<Passage>,
+    ) -> Answer<RB> {
+        let bytes = ahead.bytes(ERROR_BODY_MAX);
+        if !parts.status.is_success() {
+            return self.judge(parts, Rest::Read(ahead), &bytes, passage);
+        }
+        match observe::first_event(&bytes).flatten() {
+            Some(verdict) => self.judged(parts, Rest::Read(ahead), verdict, passage),
+            None => self.succeeded(parts, Rest::Read(ahead), passage),
+        }
+    }
+
+    fn succeeded<RB: Body<Data = Bytes>>(
+        &mut self,
+        mut parts: response::Parts,
+        rest: Rest<RB>,
+        passage: Option<Passage>,
+    ) -> Answer<RB> {
         if self.shared.config.allowed.retry_on.others {
             self.shared.budget.deposit();
         }
-        let over = body.is_end_stream() || self.shared.config.release_at == ReleaseAt::Headers;
+        let over = rest.is_end_stream() || self.shared.config.release_at == ReleaseAt::Headers;
         let slot = passage.and_then(|Passage { ticket, slot }| {
             let shown = RateLimitSnapshot::from_headers(&parts.headers);
             if over {
@@ -251,7 +298,8 @@ impl<C, B> Call<C, B> {
             let info = self.info(None, None);
             parts.extensions.insert(info);
         }
-        Answer::Response(Response::from_parts(parts, ResponseBody::inner(body, slot)))
+        let observer = if slot.is_some() { Observer::new(&parts.headers) } else { Observer::default() };
+        Answer::Response(Response::from_parts(parts, rest.into_body(slot).observed(observer)))
     }
 
     /// Judges an answer that is no success, tells the gate, and decides.
@@ -264,6 +312,16 @@ impl<C, B> Call<C, B> {
     ) -> Answer<RB> {
         let own = self.shared.config.classify.as_ref().and_then(|with| with(&parts, read));
         let verdict = own.unwrap_or_else(|| Verdict::of(parts.status, &parts.headers, read));
+        self.judged(parts, rest, verdict, passage)
+    }
+
+    fn judged<RB: Body<Data = Bytes>>(
+        &mut self,
+        parts: response::Parts,
+        rest: Rest<RB>,
+        verdict: Verdict,
+        passage: Option<Passage>,
+    ) -> Answer<RB> {
         let class = class_of(&self.shared.config.allowed, &verdict, classify::should_retry(&parts.headers));
         if class.is_some() {
             trace::refused(&verdict, self.attempts);
@@ -330,11 +388,7 @@ impl<C, B> Call<C, B> {
             parts.extensions.insert(info);
             parts.extensions.insert(verdict);
         }
-        let body = match rest {
-            Rest::Whole(body) => ResponseBody::inner(body, slot),
-            Rest::Read(read) => ResponseBody::read(read, slot),
-        };
-        Answer::Response(Response::from_parts(parts, body))
+        Answer::Response(Response::from_parts(parts, rest.into_body(slot)))
     }
 
     fn again(&mut self, class: Class, now: Instant, hint: Option<Duration>) -> Result<Again, StopReason> {

@@ -21,8 +21,9 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::call::{Again, Answer, Call, Passage, Rest};
+use super::call::{Again, Answer, Call, Passage};
 use crate::body::{ReadAhead, ResponseBody};
+use crate::observe;
 use crate::quota::{Clearance, Gate, Ticket};
 use crate::refusal::{Reason, Refusal};
 use crate::replay::CloneBody;
@@ -142,15 +143,23 @@ where
                     }
                 }
                 StateProj::Reading { read } => {
-                    let Some(ahead) = &mut read.ahead else { unreachable!("a body is read once") };
-                    ready!(ahead.poll_read(cx, ERROR_BODY_MAX, ERROR_BODY_TIME));
+                    let (Some(ahead), Some(parts)) = (&mut read.ahead, &read.parts) else {
+                        unreachable!("a body is read once")
+                    };
+                    if parts.status.is_success() {
+                        // The first event of a stream; it takes as long as the model thinks.
+                        let enough =
+                            |ahead: &ReadAhead<RB>| observe::first_event(&ahead.bytes(ERROR_BODY_MAX)).is_some();
+                        ready!(ahead.poll_read(cx, ERROR_BODY_MAX, None, enough));
+                    } else {
+                        ready!(ahead.poll_read(cx, ERROR_BODY_MAX, Some(ERROR_BODY_TIME), |_| false));
+                    }
                     let (Some(ahead), Some(parts)) = (read.ahead.take(), read.parts.take()) else {
                         unreachable!("a body is read once")
                     };
                     let passage = read.passage.take();
                     this.state.set(State::Done);
-                    let bytes = ahead.bytes(ERROR_BODY_MAX);
-                    this.call.judge(parts, Rest::Read(ahead), &bytes, passage)
+                    this.call.read(parts, ahead, passage)
                 }
                 StateProj::Waiting { wait } => {
                     match ready!(wait.poll(cx, this.service, this.call)) {

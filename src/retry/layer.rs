@@ -72,6 +72,7 @@ pub(super) struct Config {
     pub(super) idempotency_key: Option<HeaderName>,
     pub(super) retry_count: Option<HeaderName>,
     pub(super) mark_final: bool,
+    pub(super) peek_first_event: bool,
     pub(super) refuse_with: RefuseWith,
     pub(super) release_at: ReleaseAt,
 }
@@ -91,6 +92,7 @@ impl RetryOn429Layer {
             idempotency_key: None,
             retry_count: None,
             mark_final: false,
+            peek_first_event: false,
             refuse_with: Refusal::response,
             release_at: ReleaseAt::BodyEnd,
         };
@@ -251,6 +253,14 @@ impl<C> RetryOn429Layer<C> {
     #[must_use]
     pub fn mark_final(self, on: bool) -> Self {
         self.set(|config| config.mark_final = on)
+    }
+
+    /// Whether the head of an event stream is held back until its first event, so that a stream that begins with a
+    /// throttling error is retried like a refusal: nothing has been delivered yet. Default: false. Errors later in a stream
+    /// are always passed on; they cool the key down all the same.
+    #[must_use]
+    pub fn peek_first_event(self, on: bool) -> Self {
+        self.set(|config| config.peek_first_event = on)
     }
 
     /// What a call that is not let in is answered with. Default: [`Refusal::response`].

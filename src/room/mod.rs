@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::call::Priority;
+use crate::classify::Verdict;
 use queue::{Came, Queue};
 use timer::Timer;
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
@@ -66,11 +67,14 @@ pub(crate) trait Rule: Send + 'static {
     fn take(&mut self, now: Instant, ask: &Self::Ask, gap: Duration) -> Self::Pass;
     /// What was admitted has ended.
     fn ended(&mut self, now: Instant, seq: u64);
+    /// What was admitted turned out to be refused in the midst of its answer.
+    fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
 }
 
 /// Where a slot is given back to, whatever the rule behind it.
 pub(crate) trait Release: Send + Sync {
     fn release(&self, seq: u64);
+    fn heard(&self, seq: u64, verdict: &Verdict);
 }
 
 /// A rule, its queue and its timer.
@@ -248,6 +252,10 @@ impl<R: Rule> Release for Room<R> {
     fn release(&self, seq: u64) {
         self.tell(|rule, now| rule.ended(now, seq));
     }
+
+    fn heard(&self, seq: u64, verdict: &Verdict) {
+        self.tell(|rule, now| rule.heard(now, seq, verdict));
+    }
 }
 
 impl<R: Rule> std::fmt::Debug for Room<R> {
@@ -321,6 +329,11 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) fn new(room: Arc<dyn Release>, seq: u64) -> Self {
         Self { room, seq }
+    }
+
+    /// Tells the room what was heard within the answer.
+    pub(crate) fn heard(&self, verdict: &Verdict) {
+        self.room.heard(self.seq, verdict);
     }
 
     /// Lets go of the slot without giving it back: its books are settled already.

@@ -1,0 +1,3 @@
+//! All tests that need no socket, in one binary: one file a noun.
+
+mod inside;
