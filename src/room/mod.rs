@@ -137,12 +137,16 @@ impl<R: Rule> Room<R> {
 
     /// Looks at the rule without changing who may go.
     pub(crate) fn look<T>(&self, at: impl FnOnce(&R) -> T) -> T {
-        at(&self.lock().rule)
+        let seen = at(&self.lock().rule);
+        self.answer_bell();
+        seen
     }
 
     /// How many wait.
     pub(crate) fn queued(&self) -> usize {
-        self.lock().queue.len()
+        let queued = self.lock().queue.len();
+        self.answer_bell();
+        queued
     }
 
     /// A waiter that will not come any more.
