@@ -5,9 +5,6 @@
 
 use crate::classify::{Kind, Scope};
 
-/// What a code means: its kind, and the limit it names, if it names one.
-pub(crate) type Meaning = (Kind, Option<Scope>);
-
 /// A provider's way of refusing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -24,9 +21,7 @@ pub struct Dialect {
 }
 
 use Kind::{Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
-use Scope::{
-    Concurrent, DailyRequests, DailyTokens, EnqueuedTokens, Images, InputTokens, OutputTokens, Requests, Tokens,
-};
+use Scope::{Concurrent, DailyRequests, EnqueuedTokens, Images, InputTokens, OutputTokens, Requests, Tokens};
 
 impl Dialect {
     /// Codes that several providers, gateways and self-hosted servers use.
@@ -51,6 +46,7 @@ impl Dialect {
             ("overloaded", Overloaded, None),
             ("overloadederror", Overloaded, None),
             ("unavailable", Overloaded, None),
+            ("capacity", Overloaded, None),
             ("servererror", ServerError, None),
             ("internalservererror", ServerError, None),
             ("internalerror", ServerError, None),
@@ -308,104 +304,15 @@ impl Dialect {
     /// The dialect that a host speaks; [`GENERIC`](Self::GENERIC) when it is not known.
     pub fn for_host(host: &str) -> &'static Self {
         let speaks = |known: &&&str| {
-            let Some(at) = host.len().checked_sub(known.len()) else { return false };
+            let Some(at) = host.len().checked_sub(known.len()) else {
+                return false;
+            };
             let (head, tail) = host.as_bytes().split_at(at);
             tail.eq_ignore_ascii_case(known.as_bytes()) && matches!(head.last(), None | Some(b'.'))
         };
         Self::ALL.iter().find(|d| d.hosts.iter().any(|h| speaks(&h))).map_or(&Self::GENERIC, |d| *d)
     }
-
-    /// What a squeezed code means: by this dialect's list, then by anyone's, then by the words in it.
-    pub(crate) fn meaning(&self, code: &str) -> Option<Meaning> {
-        let listed = |dialect: &Self| {
-            dialect.codes.iter().find(|(name, ..)| *name == code).map(|(_, kind, scope)| (*kind, *scope))
-        };
-        listed(self)
-            .or_else(|| Self::ALL.iter().find_map(|d| listed(d)))
-            .or_else(|| CODE_WORDS.iter().find(|(word, _)| code.contains(word)).map(|(_, kind)| (*kind, None)))
-    }
-
-    /// The dialect that its own words give away, among those that give `code` a meaning of their own.
-    pub(crate) fn by_marks(code: &str, text: &str) -> Option<Meaning> {
-        let own = |d: &&&Self| d.name != "generic" && d.marks.iter().any(|mark| text.contains(mark));
-        Self::ALL
-            .iter()
-            .filter(own)
-            .find_map(|d| d.codes.iter().find(|(name, ..)| *name == code).map(|(_, kind, scope)| (*kind, *scope)))
-    }
 }
-
-/// Words that tell the kind of a code that no list has. `quota`, `billing`, `plan` and `credit` alone are not among
-/// them: several providers use these for a window of a minute.
-const CODE_WORDS: &[(&str, Kind)] = &[
-    ("insufficientbalance", QuotaExhausted),
-    ("insufficientcredit", QuotaExhausted),
-    ("insufficientfund", QuotaExhausted),
-    ("balanceinsufficient", QuotaExhausted),
-    ("creditbalance", QuotaExhausted),
-    ("outofcredit", QuotaExhausted),
-    ("spendlimit", QuotaExhausted),
-    ("spendinglimit", QuotaExhausted),
-    ("budgetexceeded", QuotaExhausted),
-    ("hardlimitreached", QuotaExhausted),
-    ("notenoughbalance", QuotaExhausted),
-    ("billinglimit", QuotaExhausted),
-    ("billinghard", QuotaExhausted),
-    ("billingnot", QuotaExhausted),
-    ("overdue", QuotaExhausted),
-    ("arrear", QuotaExhausted),
-    ("usagelimitreached", QuotaExhausted),
-    ("paymentrequired", QuotaExhausted),
-    ("concurren", Concurrency),
-    ("inflight", Concurrency),
-    ("parallelrequest", Concurrency),
-    ("overload", Overloaded),
-    ("nocapacity", Overloaded),
-    ("capacityexceeded", Overloaded),
-    ("capacityexhausted", Overloaded),
-    ("reducedcapacity", Overloaded),
-    ("outofcapacity", Overloaded),
-    ("serverbusy", Overloaded),
-    ("queuefull", Overloaded),
-    ("modelnotready", Overloaded),
-    ("serviceunavailable", Overloaded),
-    ("ratelimit", RateLimited),
-    ("toomanyrequest", RateLimited),
-    ("throttl", RateLimited),
-    ("requestlimitexceeded", RateLimited),
-];
-
-/// The limit that a squeezed code names, by the words in it: `generaterequestsperdayperproject`,
-/// `modelaccounttpmratelimitexceeded`.
-pub(crate) fn scope_of(code: &str) -> Option<Scope> {
-    let scope = CODE_SCOPES.iter().find(|(part, _)| code.contains(part))?.1;
-    let daily = ["perday", "byday", "daily"].iter().any(|word| code.contains(word));
-    Some(if daily { scope.daily() } else { scope })
-}
-
-/// Parts of a code that name a limit, the longer before the shorter. `request` and `token` alone do not:
-/// `invalid_request_error`, `invalid_token`.
-const CODE_SCOPES: &[(&str, Scope)] = &[
-    ("inputtoken", InputTokens),
-    ("outputtoken", OutputTokens),
-    ("tokensper", Tokens),
-    ("tokencount", Tokens),
-    ("tokenrate", Tokens),
-    ("tokenslimit", Tokens),
-    ("tokenlimit", Tokens),
-    ("toomanytokens", Tokens),
-    ("requestsper", Requests),
-    ("requestrate", Requests),
-    ("requestslimit", Requests),
-    ("bymodelby", Requests),
-    ("itpm", InputTokens),
-    ("otpm", OutputTokens),
-    ("tpm", Tokens),
-    ("rpm", Requests),
-    ("tpd", DailyTokens),
-    ("rpd", DailyRequests),
-    ("concurren", Concurrent),
-];
 
 #[cfg(test)]
 mod tests {
@@ -434,14 +341,5 @@ mod tests {
         ] {
             assert_eq!(Dialect::for_host(host).name, name, "{host}");
         }
-    }
-
-    #[test]
-    fn one_code_two_meanings() {
-        let kind = |d: Dialect, code| d.meaning(code).map(|m| m.0);
-        assert_eq!(kind(Dialect::OPENAI, "insufficientquota"), Some(QuotaExhausted));
-        assert_eq!(kind(Dialect::DASHSCOPE, "insufficientquota"), Some(RateLimited));
-        assert_eq!(kind(Dialect::GENERIC, "modelaccountrpmratelimitexceeded"), Some(RateLimited));
-        assert_eq!(kind(Dialect::GENERIC, "creditlimit"), None);
     }
 }

@@ -48,7 +48,7 @@ mod body;
 pub mod buffer;
 mod call;
 pub mod classify;
-mod dialect;
+pub mod dialect;
 pub mod limit;
 mod observe;
 mod peek;

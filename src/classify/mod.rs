@@ -4,6 +4,9 @@
 //! whatever the server sent, and its work is bounded by the 64 KiB of body that the retry layer reads.
 
 mod body;
+mod codes;
+mod date;
+mod dimension;
 mod duration;
 mod figures;
 mod headers;
@@ -11,12 +14,14 @@ mod hint;
 mod lenient;
 mod phrases;
 mod rules;
+mod wording;
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
-pub use headers::{BucketSnapshot, Dimension, MAX_DIMENSIONS, RateLimitSnapshot, Unit};
+pub use dimension::{Dimension, Unit};
+pub use headers::{BucketSnapshot, MAX_DIMENSIONS, RateLimitSnapshot};
 pub use hint::{retry_after, should_retry};
 
 use crate::dialect::Dialect;

@@ -16,22 +16,25 @@ const LIMITED: &str = "event: error\ndata: {\"error\":{\"message\":\"Rate limit 
 const EXHAUSTED: &str = "data: {\"error\":{\"message\":\"You exceeded your current quota.\",\"type\":\"insufficient_quota\",\"code\":\"insufficient_quota\"}}\n\n";
 const DELTA: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hello\"}}]}\n\n";
 
+/// A content type, and the frames of a body.
+type Answer = (&'static str, Vec<&'static str>);
+
 /// A server that answers each call with the next of these bodies, in frames, and says when it was asked.
 #[derive(Clone)]
 struct Script {
-    answers: Arc<Mutex<Vec<(&'static str, Vec<&'static str>)>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
     asked: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Script {
-    fn new(mut answers: Vec<(&'static str, Vec<&'static str>)>) -> Self {
+    fn new(mut answers: Vec<Answer>) -> Self {
         answers.reverse();
         Self { answers: Arc::new(Mutex::new(answers)), asked: Arc::default() }
     }
 
     fn stack(
         &self,
-        layer: RetryOn429Layer,
+        layer: &RetryOn429Layer,
     ) -> impl Service<
         Request<Full<Bytes>>,
         Response = Response<impl http_body::Body<Data = Bytes, Error = Infallible> + use<>>,
@@ -64,7 +67,7 @@ const SSE: &str = "text/event-stream";
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_begins_with_a_throttling_error_is_retried_when_its_first_event_is_peeked_at() {
     let script = Script::new(vec![(SSE, vec![": hello\n\nevent: er", &LIMITED[9..]]), (SSE, vec![DELTA, DELTA])]);
-    let client = script.stack(RetryOn429Layer::new().peek_first_event(true));
+    let client = script.stack(&RetryOn429Layer::new().peek_first_event(true));
     let response = client.oneshot(request()).await.unwrap();
     assert_eq!(response.extensions().get::<RetryInfo>().unwrap().attempts, 2);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), [DELTA, DELTA].concat());
@@ -75,7 +78,7 @@ async fn a_stream_that_begins_with_a_throttling_error_is_retried_when_its_first_
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_fails_is_passed_on_whole_and_cools_its_key_down() {
     let script = Script::new(vec![(SSE, vec![DELTA, LIMITED]), (SSE, vec![DELTA])]);
-    let client = script.stack(RetryOn429Layer::new().peek_first_event(true));
+    let client = script.stack(&RetryOn429Layer::new().peek_first_event(true));
     let response = client.clone().oneshot(request()).await.unwrap();
     assert!(response.extensions().get::<RetryInfo>().is_none(), "the head knew nothing of it");
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), [DELTA, LIMITED].concat());
@@ -86,7 +89,7 @@ async fn a_stream_that_fails_is_passed_on_whole_and_cools_its_key_down() {
 #[tokio::test(start_paused = true)]
 async fn without_peeking_no_head_is_held_back() {
     let script = Script::new(vec![(SSE, vec![LIMITED])]);
-    let client = script.stack(RetryOn429Layer::new());
+    let client = script.stack(&RetryOn429Layer::new());
     let response = client.oneshot(request()).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), LIMITED);
 }
@@ -95,7 +98,7 @@ async fn without_peeking_no_head_is_held_back() {
 async fn an_error_document_with_status_200_cools_its_key_down() {
     let error = &LIMITED["event: error\ndata: ".len()..];
     let script = Script::new(vec![("application/json", vec![error]), ("application/json", vec!["{}"])]);
-    let client = script.stack(RetryOn429Layer::new());
+    let client = script.stack(&RetryOn429Layer::new());
     for expected in [error, "{}"] {
         let response = client.clone().oneshot(request()).await.unwrap();
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), expected);
@@ -106,7 +109,7 @@ async fn an_error_document_with_status_200_cools_its_key_down() {
 #[tokio::test(start_paused = true)]
 async fn a_quota_that_ends_within_a_stream_closes_the_key_and_is_never_retried() {
     let script = Script::new(vec![(SSE, vec![EXHAUSTED]), (SSE, vec![DELTA])]);
-    let client = script.stack(RetryOn429Layer::new().peek_first_event(true));
+    let client = script.stack(&RetryOn429Layer::new().peek_first_event(true));
     let response = client.clone().oneshot(request()).await.unwrap();
     assert_eq!(response.extensions().get::<RetryInfo>().unwrap().stopped, Some(StopReason::Permanent));
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), EXHAUSTED);
