@@ -82,16 +82,24 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             KindProj::Local { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         });
         // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
+        // Nothing comes after trailers, either.
         if let Some(slot) = this.slot.as_ref() {
-            let over = !matches!(frame, Some(Ok(_))) || this.kind.is_end_stream();
-            let found = match &frame {
-                Some(Ok(frame)) => frame.data_ref().and_then(|data| this.observer.see(data, over)),
-                _ => this.observer.end(),
+            let data = match &frame {
+                Some(Ok(frame)) => frame.data_ref(),
+                _ => None,
+            };
+            let over = data.is_none() || this.kind.is_end_stream();
+            let found = match data {
+                Some(data) => this.observer.see(data, over),
+                None => this.observer.end(),
             };
             if let Some(verdict) = found {
                 slot.heard(&verdict);
             }
             if over {
+                if let Some((estimated, used)) = this.observer.usage() {
+                    slot.used(estimated, used);
+                }
                 drop(this.slot.take());
             }
         }

@@ -5,7 +5,17 @@
 
 use crate::classify::{Kind, Scope};
 
-/// A provider's way of refusing.
+/// How a provider counts the tokens of a call before it has run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pricing {
+    /// The larger of the text's tokens and the most that may come back, as OpenAI documents it.
+    Larger,
+    /// Their sum: what may come back is reserved beforehand.
+    Sum,
+}
+
+/// A provider's way of refusing, and of counting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Dialect {
@@ -13,6 +23,8 @@ pub struct Dialect {
     pub name: &'static str,
     /// Hosts that speak it: each stands for itself and its subdomains.
     pub hosts: &'static [&'static str],
+    /// How it counts a call's tokens.
+    pub pricing: Pricing,
     /// Words, in lower case, that give its answers away when the host is not known.
     pub(crate) marks: &'static [&'static str],
     /// Codes with letters in lower case and nothing but letters and digits kept, so that one entry stands for
@@ -27,6 +39,7 @@ impl Dialect {
     /// Codes that several providers, gateways and self-hosted servers use.
     pub const GENERIC: Self = Self {
         name: "generic",
+        pricing: Pricing::Larger,
         hosts: &[],
         marks: &[],
         codes: &[
@@ -57,6 +70,7 @@ impl Dialect {
     /// OpenAI's API, and the ChatGPT plans behind Codex.
     pub const OPENAI: Self = Self {
         name: "openai",
+        pricing: Pricing::Larger,
         hosts: &["api.openai.com", "chatgpt.com"],
         marks: &["openai.com"],
         codes: &[
@@ -82,6 +96,7 @@ impl Dialect {
     /// Azure OpenAI and Azure AI Foundry.
     pub const AZURE_OPENAI: Self = Self {
         name: "azure-openai",
+        pricing: Pricing::Sum,
         hosts: &["openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"],
         marks: &["azure"],
         codes: &[("nocapacity", Overloaded, None), ("throttlingerror", RateLimited, None)],
@@ -90,6 +105,7 @@ impl Dialect {
     /// Anthropic's API.
     pub const ANTHROPIC: Self = Self {
         name: "anthropic",
+        pricing: Pricing::Larger,
         hosts: &["api.anthropic.com"],
         marks: &["anthropic"],
         codes: &[
@@ -102,6 +118,7 @@ impl Dialect {
     /// Google's Gemini API and Vertex AI.
     pub const GEMINI: Self = Self {
         name: "gemini",
+        pricing: Pricing::Larger,
         hosts: &["generativelanguage.googleapis.com", "aiplatform.googleapis.com"],
         marks: &["googleapis"],
         codes: &[
@@ -114,6 +131,7 @@ impl Dialect {
     /// Groq.
     pub const GROQ: Self = Self {
         name: "groq",
+        pricing: Pricing::Sum,
         hosts: &["api.groq.com"],
         marks: &["groq"],
         codes: &[("capacityexceeded", Overloaded, None)],
@@ -122,6 +140,7 @@ impl Dialect {
     /// Mistral.
     pub const MISTRAL: Self = Self {
         name: "mistral",
+        pricing: Pricing::Larger,
         hosts: &["api.mistral.ai"],
         marks: &["mistral"],
         codes: &[
@@ -134,6 +153,7 @@ impl Dialect {
     /// Cerebras: its `quota` is a window of a minute.
     pub const CEREBRAS: Self = Self {
         name: "cerebras",
+        pricing: Pricing::Sum,
         hosts: &["api.cerebras.ai"],
         marks: &["cerebras"],
         codes: &[
@@ -146,6 +166,7 @@ impl Dialect {
     /// OpenRouter.
     pub const OPENROUTER: Self = Self {
         name: "openrouter",
+        pricing: Pricing::Larger,
         hosts: &["openrouter.ai"],
         marks: &["openrouter"],
         codes: &[
@@ -157,6 +178,7 @@ impl Dialect {
     /// Zhipu, also Z.ai.
     pub const ZHIPU: Self = Self {
         name: "zhipu",
+        pricing: Pricing::Larger,
         hosts: &["open.bigmodel.cn", "api.z.ai"],
         marks: &["bigmodel"],
         codes: &[
@@ -171,6 +193,7 @@ impl Dialect {
     /// Moonshot.
     pub const MOONSHOT: Self = Self {
         name: "moonshot",
+        pricing: Pricing::Larger,
         hosts: &["api.moonshot.cn", "api.moonshot.ai"],
         marks: &["moonshot"],
         codes: &[
@@ -183,6 +206,7 @@ impl Dialect {
     /// Alibaba's DashScope: its `insufficient_quota` is a window of tokens a minute.
     pub const DASHSCOPE: Self = Self {
         name: "dashscope",
+        pricing: Pricing::Larger,
         hosts: &["dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com"],
         marks: &["aliyun", "alibabacloud", "dashscope", "allocated quota"],
         codes: &[
@@ -205,6 +229,7 @@ impl Dialect {
     /// Volcano Engine's Ark, also SenseNova.
     pub const ARK: Self = Self {
         name: "ark",
+        pricing: Pricing::Larger,
         hosts: &["volces.com", "sensenova.cn"],
         marks: &["volces", "volcengine"],
         codes: &[
@@ -219,6 +244,7 @@ impl Dialect {
     /// MiniMax: its refusals come with status 200.
     pub const MINIMAX: Self = Self {
         name: "minimax",
+        pricing: Pricing::Larger,
         hosts: &["api.minimax.chat", "api.minimaxi.com", "api.minimax.io"],
         marks: &["minimax"],
         codes: &[
@@ -233,6 +259,7 @@ impl Dialect {
     /// Baidu's Qianfan: its refusals come with status 200 and a short number in `error_code`.
     pub const BAIDU: Self = Self {
         name: "baidu",
+        pricing: Pricing::Larger,
         hosts: &["aip.baidubce.com", "qianfan.baidubce.com"],
         marks: &["baidubce"],
         codes: &[
@@ -247,6 +274,7 @@ impl Dialect {
     /// SiliconFlow.
     pub const SILICONFLOW: Self = Self {
         name: "siliconflow",
+        pricing: Pricing::Larger,
         hosts: &["api.siliconflow.cn", "api.siliconflow.com"],
         marks: &["siliconflow"],
         codes: &[
@@ -260,6 +288,7 @@ impl Dialect {
     /// Cloudflare Workers AI.
     pub const CLOUDFLARE: Self = Self {
         name: "cloudflare",
+        pricing: Pricing::Larger,
         hosts: &["api.cloudflare.com", "gateway.ai.cloudflare.com"],
         marks: &["cloudflare"],
         codes: &[("3040", Overloaded, None), ("4006", QuotaExhausted, None)],
@@ -268,6 +297,7 @@ impl Dialect {
     /// Amazon Bedrock, whose class comes in `x-amzn-errortype`.
     pub const BEDROCK: Self = Self {
         name: "bedrock",
+        pricing: Pricing::Larger,
         hosts: &["amazonaws.com"],
         marks: &["amazon"],
         codes: &[

@@ -17,6 +17,8 @@ const PIECES_MAX: usize = 4096;
 const IN_EVENT: &[u8] = b"\"error\"";
 /// What a JSON document that is an error contains: `"error"`, `"error_code"`; or MiniMax's own envelope.
 const IN_JSON: [&[u8]; 2] = [b"\"error", b"\"base_resp\""];
+/// What tells the tokens that a call has used.
+const IN_USAGE: &[u8] = b"\"total_tokens\"";
 /// One less than the longest of these: what has to be remembered of a piece that may end within one.
 const CARRY: usize = 10;
 
@@ -26,6 +28,9 @@ pub(crate) struct Observer {
     form: Form,
     /// The unfinished line, or the document so far; made only when one does not arrive in one piece.
     pieces: Option<Box<Pieces>>,
+    /// What the call was estimated at, where somebody wants to know what it has used.
+    estimated: Option<f64>,
+    used: Option<f64>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +64,19 @@ impl Observer {
             Some(kind) if starts_with(kind, b"application/json") => Form::Json,
             _ => Form::Other,
         };
-        Self { form, pieces: None }
+        Self { form, ..Self::default() }
+    }
+
+    /// Also looks for the tokens that were used.
+    pub(crate) fn with_usage(mut self, estimated: Option<f64>) -> Self {
+        self.estimated = estimated;
+        self
+    }
+
+    /// What the call was estimated at, and what the body said last that it has used. One that says so across two pieces is
+    /// not understood: then the estimate stands.
+    pub(crate) fn usage(&self) -> Option<(f64, f64)> {
+        Some((self.estimated?, self.used?))
     }
 
     /// Whether the body is an event stream.
@@ -69,6 +86,9 @@ impl Observer {
 
     /// Looks at the next piece of the body; `last` when none follows. Tells of an error that is complete with it.
     pub(crate) fn see(&mut self, data: &Bytes, last: bool) -> Option<Verdict> {
+        if self.estimated.is_some() && self.form != Form::Other {
+            self.used = tokens_used(data).or(self.used);
+        }
         match self.form {
             Form::Other => None,
             Form::Json => self.see_json(data, last),
@@ -93,7 +113,7 @@ impl Observer {
         let pieces = self.pieces.get_or_insert_default();
         pieces.push(data.clone(), &IN_JSON);
         if pieces.skipped {
-            *self = Self::default(); // too long: nothing more to look at
+            (self.form, self.pieces) = (Form::Other, None); // too long: nothing more to look at
         }
         if last { self.end() } else { None }
     }
@@ -180,6 +200,15 @@ pub(crate) fn first_event(read: &[u8]) -> Option<Option<Verdict>> {
     None
 }
 
+/// The last `"total_tokens": n`.
+fn tokens_used(data: &[u8]) -> Option<f64> {
+    let at = memmem::rfind(data, IN_USAGE)? + IN_USAGE.len();
+    let number =
+        data[at..].iter().skip_while(|byte| matches!(byte, b':' | b' ')).take_while(|byte| byte.is_ascii_digit());
+    let number: Vec<u8> = number.take(12).copied().collect();
+    std::str::from_utf8(&number).ok()?.parse().ok()
+}
+
 fn starts_with(value: &[u8], prefix: &[u8]) -> bool {
     value.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
@@ -239,6 +268,17 @@ mod tests {
         assert!((0..1000).all(|_| observer.see(&long, false).is_none()));
         assert!(observer.pieces.as_ref().is_some_and(|pieces| pieces.pieces.is_empty()), "nothing is held");
         assert!(observer.see(&Bytes::from(format!("\"error\"\n{}", ERRORS[1])), false).is_some());
+    }
+
+    #[test]
+    fn the_tokens_used_are_read_only_when_somebody_wants_to_know() {
+        let body = Bytes::from_static(br#"{"choices":[],"usage":{"prompt_tokens":9,"total_tokens": 1234}}"#);
+        for (estimated, expected) in [(None, None), (Some(50.0), Some((50.0, 1234.0)))] {
+            let mut observer = observer("application/json").with_usage(estimated);
+            observer.see(&body, true);
+            assert_eq!(observer.usage(), expected);
+        }
+        assert_eq!(tokens_used(b"\"total_tokens\":null"), None);
     }
 
     #[test]

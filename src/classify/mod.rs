@@ -125,6 +125,11 @@ impl Verdict {
         rules::verdict(&Dialect::GENERIC, status, headers, body, &wall_clock)
     }
 
+    /// The same for the provider behind a key.
+    pub(crate) fn in_dialect(dialect: &Dialect, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        rules::verdict(dialect, status, headers, body, &wall_clock)
+    }
+
     /// The same with `now` in place of the wall clock: a pure function.
     pub fn of_at(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Self {
         rules::verdict(&Dialect::GENERIC, status, headers, body, &|| now)

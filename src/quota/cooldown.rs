@@ -119,13 +119,17 @@ impl Cooldown {
     }
 
     /// Closes the key, or, when it was a probe that was refused, keeps it closed for twice as long.
-    pub(super) fn shut(&mut self, now: Instant, first: Duration, quota: bool, seq: u64, last: u64) {
+    ///
+    /// Tells how long until a probe may go, if the key was open.
+    pub(super) fn shut(&mut self, now: Instant, first: Duration, quota: bool, seq: u64, last: u64) -> Option<Duration> {
+        let was_open = self.shut.is_none();
         let wait = match &self.shut {
             Some(shut) if seq > shut.last => (shut.wait * 2).min(PROBE_MAX),
-            Some(_) => return, // a call of before: it says what we know
+            Some(_) => return None, // a call of before: it says what we know
             None => first.min(PROBE_MAX),
         };
         self.shut = Some(Shut { probe_at: add(now, wait), wait, quota, last });
+        was_open.then_some(wait)
     }
 
     pub(super) fn sent(&mut self, seq: u64) {

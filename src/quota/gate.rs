@@ -14,7 +14,12 @@ use super::cooldown::{Cooldown, Opens};
 use super::level::{Level, Sent, Shown};
 use super::window::{Flight, Window};
 use super::{Clearance, GateConfig};
-use crate::classify::{Dimension, Evidence, Kind, MAX_DIMENSIONS, RateLimitSnapshot, Unit, Verdict};
+use crate::call::Cost;
+use crate::classify::{
+    BucketSnapshot, Dimension, Evidence, Kind, MAX_DIMENSIONS, RateLimitSnapshot, Scope, Unit, Verdict,
+};
+use crate::dialect::Dialect;
+use crate::report::Event;
 use crate::room::{Next, Rule};
 use crate::time::{add, secs};
 
@@ -31,15 +36,8 @@ const CORRECTION: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 /// What a wait must exceed to be one, in seconds: less is the rounding of sums.
 const NOTHING: f64 = 1e-6;
 
-/// Requests and tokens: what a call spends of.
-const UNITS: usize = 2;
-
-/// What a call asks for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Ask {
-    /// The estimate of its tokens, before any correction.
-    pub(crate) tokens: f64,
-}
+/// What a call spends of.
+const UNITS: [Unit; 4] = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
 
 /// An admission: what the gate must be told again when the call is answered.
 #[derive(Debug, Clone, Copy)]
@@ -47,10 +45,11 @@ pub(crate) struct Ticket {
     pub(crate) seq: u64,
     flight: Flight,
     sent: Instant,
-    raw: f64,
-    tokens: f64,
+    /// Its cost as it was estimated, and what estimates were multiplied with.
+    asked: Cost,
+    correction: f64,
     /// What had been spent of each unit, this call included.
-    spent: [f64; UNITS],
+    spent: [f64; UNITS.len()],
     /// Which buckets had had time to fill, a bit each.
     full: u8,
     known: bool,
@@ -82,8 +81,11 @@ pub(crate) struct Gate {
     seq: u64,
     last: Option<Instant>,
     idle_from: Instant,
-    spent: [f64; UNITS],
+    spent: [f64; UNITS.len()],
     correction: f64,
+    dialect: &'static Dialect,
+    /// What nobody has been told yet.
+    news: Vec<Event>,
     /// Refused, and not a success since: from when.
     ailing: Option<Instant>,
     window: Window,
@@ -93,7 +95,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(config: GateConfig, rng: Rng, now: Instant) -> Self {
+    pub(crate) fn new(config: GateConfig, dialect: &'static Dialect, rng: Rng, now: Instant) -> Self {
         let seeds = [(Dimension::Requests, config.requests_per_minute), (Dimension::Tokens, config.tokens_per_minute)];
         let seeded = |(dimension, limit): (Dimension, Option<f64>)| {
             Some(Dim { dimension, level: Level::seeded(0.0, limit?, window_of(dimension)) })
@@ -105,8 +107,10 @@ impl Gate {
             seq: 0,
             last: None,
             idle_from: now,
-            spent: [0.0; UNITS],
+            spent: [0.0; UNITS.len()],
             correction: 1.0,
+            dialect,
+            news: Vec::new(),
             ailing: None,
             window: Window::new(config.initial_window),
             ceiling: Ceiling::default(),
@@ -119,10 +123,12 @@ impl Gate {
     /// A 2xx: what its headers show, and that it was let in. The slot stays taken until the body ends.
     pub(crate) fn success(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.silences(now);
-        self.snapshots(now, ticket, shown);
+        self.snapshots(now, ticket, shown, None);
         self.ailing = None;
         self.answered(ticket.seq);
-        self.cooldown.success(ticket.seq);
+        if self.cooldown.success(ticket.seq) {
+            self.news.push(Event::Opened);
+        }
         if self.window.close(ticket.seq) {
             self.window.acked(ticket.flight, true, self.known);
         }
@@ -147,18 +153,20 @@ impl Gate {
         self.ended(now, ticket.seq);
         let t = self.secs(now);
         self.ceiling.refused(t, self.secs(ticket.sent));
-        self.snapshots(now, ticket, shown);
+        let text = in_text(verdict, shown);
+        self.snapshots(now, ticket, shown, text);
 
         let hint = if self.config.pacing { verdict.stated() } else { verdict.retry_after };
-        let explains = self.explains(t, ticket, verdict, shown);
+        let explains = self.explains(t, ticket, verdict, shown, text);
         let class = match (verdict.kind, verdict.evidence) {
             (Kind::Concurrency, _) => Class::Concurrency,
             (Kind::Overloaded, _) => Class::Overload,
             (_, Evidence::Bare) if hint.is_none() && explains == 0 => Class::Neither,
             _ => Class::Rate,
         };
-        if let Some(requested) = verdict.requested.filter(|_| ticket.raw > 0.0 && is_of_tokens(verdict)) {
-            let seen = 0.8 * self.correction + 0.2 * requested / ticket.raw;
+        let raw = verdict.scope.and_then(unit_of).map_or(0.0, |unit| ticket.asked.of(unit));
+        if let Some(requested) = verdict.requested.filter(|_| raw > 0.0 && is_of_tokens(verdict)) {
+            let seen = 0.8 * self.correction + 0.2 * requested / raw;
             self.correction = seen.clamp(*CORRECTION.start(), *CORRECTION.end());
         }
         let judged = self.blame.judge(ticket.seq, self.seq, class, self.window.refutes(ticket.flight));
@@ -183,17 +191,34 @@ impl Gate {
         self.silences(now);
         self.ended(now, ticket.seq);
         self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
-        self.cooldown.shut(now, QUOTA_PROBE, true, ticket.seq, self.seq);
+        self.shut(now, QUOTA_PROBE, true, ticket.seq);
     }
 
     /// A call that was admitted but not sent after all gives back what it took.
     pub(crate) fn withdrawn(&mut self, now: Instant, ticket: &Ticket) {
         self.ended(now, ticket.seq);
         self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
-        for (unit, cost) in [(Unit::Requests, 1.0), (Unit::Tokens, ticket.tokens)] {
-            self.spent[index(unit)] -= cost;
+        for unit in UNITS {
+            let cost = cost(&ticket.asked, unit, ticket.correction);
+            self.spent[unit as usize] -= cost;
             self.of_unit(unit).for_each(|level| level.give_back(cost));
         }
+    }
+
+    /// Whether [`used`](Rule::used) wants to be told what a call has used, and what it was estimated at.
+    pub(crate) fn wants_usage(&self, ticket: &Ticket) -> Option<f64> {
+        let seeded = self.dims.iter().any(|dim| dim.dimension.unit() == Unit::Tokens && dim.level.is_seed());
+        seeded.then(|| cost(&ticket.asked, Unit::Tokens, ticket.correction))
+    }
+
+    /// What has happened since this was last asked.
+    pub(crate) fn news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// How the server behind this key speaks.
+    pub(crate) fn dialect(&self) -> &'static Dialect {
+        self.dialect
     }
 
     /// Whether a call that has been admitted may still go, or a cooldown has begun since.
@@ -203,7 +228,7 @@ impl Gate {
 
     /// Whether any bucket counts tokens: until then no request needs to be read for them.
     pub(crate) fn counts_tokens(&self) -> bool {
-        self.dims.iter().any(|dim| dim.dimension.unit() == Unit::Tokens)
+        self.dims.iter().any(|dim| dim.dimension.unit() != Unit::Requests)
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -242,39 +267,62 @@ impl Gate {
         }
     }
 
-    fn snapshots(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
-        let Some(shown) = shown else { return };
+    fn shut(&mut self, now: Instant, first: Duration, quota: bool, seq: u64) {
+        if let Some(retry_after) = self.cooldown.shut(now, first, quota, seq, self.seq) {
+            self.news.push(Event::Closed { quota, retry_after });
+        }
+    }
+
+    fn snapshots(
+        &mut self,
+        now: Instant,
+        ticket: &Ticket,
+        shown: Option<&RateLimitSnapshot>,
+        text: Option<BucketSnapshot>,
+    ) {
         let (t, at) = (self.secs(now), self.secs(ticket.sent));
-        for bucket in shown.buckets() {
-            let unit = bucket.dimension.unit();
-            if !is_counted(unit) {
-                continue;
-            }
-            let (Some(limit), Some(remaining)) = (bucket.limit, bucket.remaining) else { continue };
+        let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
+        for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
+            let dimension = bucket.dimension;
+            let known = self.dims.iter_mut().find(|dim| dim.dimension == dimension);
+            // Azure often tells only what remains.
+            let limit = bucket.limit.or_else(|| known.as_ref().map(|dim| dim.level.limit()));
+            let (Some(limit), Some(remaining)) = (limit, bucket.remaining) else { continue };
             if limit <= 0.0 || remaining < 0.0 || remaining > limit {
                 continue;
             }
             let reset = bucket.reset.map(|reset| reset.as_secs_f64());
             let shown = Shown { limit, remaining, reset };
-            let sent = Sent { seq: ticket.seq, at, spent: ticket.spent[index(unit)] };
-            let (spent, window) = (self.spent[index(unit)], window_of(bucket.dimension));
-            if let Some(dim) = self.dims.iter_mut().find(|dim| dim.dimension == bucket.dimension) {
-                dim.level.snapshot(t, sent, spent, window, shown);
+            let unit = dimension.unit() as usize;
+            let sent = Sent { seq: ticket.seq, at, spent: ticket.spent[unit] };
+            let window = window_of(dimension);
+            if let Some(dim) = known {
+                let before = dim.level.snapshot(t, sent, self.spent[unit], window, shown);
+                self.news.extend(before.map(|from| Event::LimitChanged { dimension, from, to: limit }));
             } else if self.dims.len() < MAX_DIMENSIONS {
-                let level = Level::first(t, sent, spent, window, shown);
-                self.dims.push(Dim { dimension: bucket.dimension, level });
+                let level = Level::first(t, sent, self.spent[unit], window, shown);
+                self.dims.push(Dim { dimension, level });
             }
-            self.known = true;
+            self.known |= !said;
         }
     }
 
-    /// Which buckets are, by the refusal's own headers, too empty for this call: a bit each.
-    fn explains(&self, t: f64, ticket: &Ticket, verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> u8 {
-        let Some(shown) = shown else { return 0 };
+    /// Which buckets are, by the refusal's own figures, too empty for this call: a bit each.
+    fn explains(
+        &self,
+        t: f64,
+        ticket: &Ticket,
+        verdict: &Verdict,
+        shown: Option<&RateLimitSnapshot>,
+        text: Option<BucketSnapshot>,
+    ) -> u8 {
+        let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
         let asked = verdict.requested.filter(|_| is_of_tokens(verdict)).unwrap_or(0.0);
         let short = |dim: &Dim| {
-            let cost = if dim.dimension.unit() == Unit::Requests { 1.0 } else { ticket.tokens.max(asked) };
-            let bucket = shown.buckets().iter().find(|bucket| bucket.dimension == dim.dimension);
+            let unit = dim.dimension.unit();
+            let asked = if unit == Unit::Requests { 0.0 } else { asked };
+            let cost = cost(&ticket.asked, unit, ticket.correction).max(asked);
+            let bucket = headers.iter().chain(&text).find(|bucket| bucket.dimension == dim.dimension);
             !dim.level.doubted(t) && bucket.and_then(|bucket| bucket.remaining).is_some_and(|left| left < cost)
         };
         self.dims.iter().enumerate().filter(|(_, dim)| short(dim)).fold(0, |bits, (at, _)| bits | 1 << at)
@@ -326,7 +374,7 @@ impl Gate {
         let mut own = None;
         let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.config.max_wait;
         if hint.is_some_and(|hint| hint > self.config.max_wait) || lasting || self.cooldown.is_shut() {
-            self.cooldown.shut(now, self.config.max_wait, false, seq, self.seq);
+            self.shut(now, self.config.max_wait, false, seq);
         } else if class == Class::Concurrency && self.window.in_flight() > 0 {
             own = hint.map(|hint| self.cooldown.own_wait(hint)); // the key stays open
         } else if let Some(hint) = hint {
@@ -342,7 +390,7 @@ impl Gate {
 }
 
 impl Rule for Gate {
-    type Ask = Ask;
+    type Ask = Cost;
     type Pass = Ticket;
     const CLOCK: bool = true;
 
@@ -354,7 +402,7 @@ impl Rule for Gate {
         }
     }
 
-    fn next(&mut self, now: Instant, ask: &Ask, ahead: usize) -> Next {
+    fn next(&mut self, now: Instant, ask: &Cost, ahead: usize) -> Next {
         self.silences(now);
         match self.cooldown.opens(now, ahead) {
             Opens::Closed(closed) => return Next::Closed(closed),
@@ -369,9 +417,9 @@ impl Rule for Gate {
         let t = self.secs(now);
         let (mut wait, mut gap) = (0.0, 0.0);
         for dim in &self.dims {
-            let requests = dim.dimension.unit() == Unit::Requests;
-            let cost = if requests { 1.0 } else { ask.tokens * self.correction };
-            let need = dim.level.need(cost, requests) + ahead as f64 * cost;
+            let unit = dim.dimension.unit();
+            let cost = cost(ask, unit, self.correction);
+            let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
             wait = f64::max(wait, dim.level.wait_for(t, need));
             gap = f64::max(gap, dim.level.gap(t, cost));
         }
@@ -388,21 +436,31 @@ impl Rule for Gate {
         if at.saturating_duration_since(now).as_secs_f64() > NOTHING { Next::At(at) } else { Next::Go { gap } }
     }
 
-    fn take(&mut self, now: Instant, ask: &Ask, gap: Duration) -> Ticket {
+    fn take(&mut self, now: Instant, ask: &Cost, gap: Duration) -> Ticket {
         self.seq += 1;
         let late = now.checked_sub(LATE).unwrap_or(now);
         self.last = Some(self.last.map_or(late, |last| late.max(add(last, gap))));
         let t = self.secs(now);
-        let tokens = ask.tokens * self.correction;
         let full = self.dims.iter().enumerate().fold(0, |bits, (at, dim)| bits | u8::from(dim.level.full_by(t)) << at);
-        for (unit, cost) in [(Unit::Requests, 1.0), (Unit::Tokens, tokens)] {
-            self.spent[index(unit)] += cost;
-            self.of_unit(unit).for_each(|level| level.spend(t, cost));
+        for unit in UNITS {
+            self.spent[unit as usize] += cost(ask, unit, self.correction);
+        }
+        for dim in &mut self.dims {
+            dim.level.spend(t, cost(ask, dim.dimension.unit(), self.correction));
         }
         self.ceiling.sent(t);
         self.cooldown.sent(self.seq);
         let flight = self.window.sent(self.seq, now);
-        Ticket { seq: self.seq, flight, sent: now, raw: ask.tokens, tokens, spent: self.spent, full, known: self.known }
+        Ticket {
+            seq: self.seq,
+            flight,
+            sent: now,
+            asked: *ask,
+            correction: self.correction,
+            spent: self.spent,
+            full,
+            known: self.known,
+        }
     }
 
     /// The body's end or drop, or any end that is neither a success nor a refusal: what was spent stays spent.
@@ -414,12 +472,19 @@ impl Rule for Gate {
         self.idle_from = now;
     }
 
+    /// Of use for buckets that no header ever showed: a snapshot would have put them right.
+    fn used(&mut self, estimated: f64, used: f64) {
+        let more = used - estimated;
+        self.spent[Unit::Tokens as usize] += more;
+        self.of_unit(Unit::Tokens).filter(|level| level.is_seed()).for_each(|level| level.give_back(-more));
+    }
+
     /// An error within a success: the key cools down, once an episode. What it says of rates is not learned from: the call
     /// had been let in.
     fn heard(&mut self, now: Instant, seq: u64, verdict: &Verdict) {
         self.silences(now);
         if verdict.kind == Kind::QuotaExhausted {
-            self.cooldown.shut(now, QUOTA_PROBE, true, seq, self.seq);
+            self.shut(now, QUOTA_PROBE, true, seq);
         } else if verdict.is_throttling() {
             let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
             let judged = self.blame.judge(seq, self.seq, class, false);
@@ -428,24 +493,54 @@ impl Rule for Gate {
     }
 }
 
-fn index(unit: Unit) -> usize {
-    usize::from(unit != Unit::Requests)
+/// What a call takes of a bucket of this unit, as far as estimates have proved right.
+fn cost(ask: &Cost, unit: Unit, correction: f64) -> f64 {
+    match unit {
+        Unit::Requests => 1.0,
+        Unit::Tokens | Unit::InputTokens => ask.of(unit) * correction,
+        Unit::OutputTokens => ask.of(unit),
+    }
 }
 
-/// Whether we know what a call takes of such a bucket.
-fn is_counted(unit: Unit) -> bool {
-    matches!(unit, Unit::Requests | Unit::Tokens)
+/// The refusal's text as a snapshot, where no header shows that bucket: `Limit 30000, Used 22343, Requested 10955. Please
+/// try again in 6.596s` tells the refill, too, since the wait is for what is missing.
+fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<BucketSnapshot> {
+    let (limit, used) = (verdict.limit?, verdict.used?);
+    let dimension = match verdict.scope? {
+        Scope::Requests => Dimension::Requests,
+        Scope::Tokens => Dimension::Tokens,
+        Scope::InputTokens => Dimension::InputTokens,
+        Scope::OutputTokens => Dimension::OutputTokens,
+        Scope::DailyRequests => Dimension::RequestsPerDay,
+        Scope::DailyTokens => Dimension::TokensPerDay,
+        _ => return None,
+    };
+    if shown.is_some_and(|shown| shown.get(dimension).is_some()) {
+        return None;
+    }
+    let missing = used + verdict.requested? - limit;
+    let reset = verdict.stated().filter(|_| missing > 0.0).map(|wait| secs(wait.as_secs_f64() * used / missing));
+    Some(BucketSnapshot { dimension, limit: Some(limit), remaining: Some((limit - used).max(0.0)), reset })
+}
+
+fn unit_of(scope: Scope) -> Option<Unit> {
+    match scope {
+        Scope::Tokens => Some(Unit::Tokens),
+        Scope::InputTokens => Some(Unit::InputTokens),
+        Scope::OutputTokens => Some(Unit::OutputTokens),
+        _ => None,
+    }
 }
 
 /// Seconds in which an empty bucket fills, when nothing else is known.
 fn window_of(dimension: Dimension) -> f64 {
     match dimension {
         Dimension::RequestsPerDay | Dimension::TokensPerDay => 86_400.0,
+        Dimension::RequestsPerHour | Dimension::TokensPerHour => 3_600.0,
         _ => 60.0,
     }
 }
 
 fn is_of_tokens(verdict: &Verdict) -> bool {
-    use crate::classify::Scope;
-    matches!(verdict.scope, Some(Scope::Tokens | Scope::InputTokens | Scope::OutputTokens))
+    verdict.scope.and_then(unit_of).is_some()
 }

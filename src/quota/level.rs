@@ -91,11 +91,25 @@ impl Level {
         }
     }
 
-    /// A further snapshot; one of an earlier call than the accepted one changes nothing.
-    pub(super) fn snapshot(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown) {
-        if sent.seq > self.snap {
-            self.accept(now, sent, spent, window, shown, false);
+    /// A further snapshot; one of an earlier call than the accepted one changes nothing. Tells what the limit was before,
+    /// if that has changed.
+    pub(super) fn snapshot(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown) -> Option<f64> {
+        if sent.seq <= self.snap {
+            return None;
         }
+        let before = self.limit;
+        self.accept(now, sent, spent, window, shown, false);
+        (before != self.limit).then_some(before)
+    }
+
+    /// The server's number.
+    pub(super) fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// Whether only the user has spoken of this bucket, and no header yet.
+    pub(super) fn is_seed(&self) -> bool {
+        self.snap == 0
     }
 
     fn accept(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown, first: bool) {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{Clearance, Gate, GateConfig};
 use crate::call::QuotaKey;
+use crate::dialect::Dialect;
 use crate::room::Room;
 
 /// At most so many keys are remembered, beyond those that calls are using: 1,024. A forgotten key behaves as new.
@@ -106,7 +107,12 @@ impl Quotas {
         *self.shared.seed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Rng::with_seed(seed));
     }
 
-    pub(crate) fn gate(&self, key: QuotaKey, config: &GateConfig) -> Arc<Room<Gate>> {
+    pub(crate) fn gate(
+        &self,
+        key: QuotaKey,
+        config: &GateConfig,
+        dialect: impl FnOnce() -> &'static Dialect,
+    ) -> Arc<Room<Gate>> {
         let used = self.shared.clock.fetch_add(1, Ordering::Relaxed);
         let mut keys = self.keys();
         if let Some(entry) = keys.get_mut(&key.hash()) {
@@ -114,7 +120,7 @@ impl Quotas {
             return Arc::clone(&entry.gate);
         }
         let forgotten = if keys.len() < MAX_KEYS { None } else { forget_one(&mut keys) };
-        let gate = Room::new(Gate::new(*config, self.rng(), Instant::now()));
+        let gate = Room::new(Gate::new(*config, dialect(), self.rng(), Instant::now()));
         keys.insert(key.hash(), Entry { gate: Arc::clone(&gate), used });
         drop(keys);
         drop(forgotten); // outside the lock: it may hold a timer

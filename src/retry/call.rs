@@ -16,10 +16,11 @@ use crate::backoff;
 use crate::body::{ReadAhead, ResponseBody};
 use crate::call::{Cost, QuotaKey, ResendCount};
 use crate::classify::{self, Kind, RateLimitSnapshot, Verdict};
+use crate::dialect::Dialect;
 use crate::limit::ReleaseAt;
 use crate::observe::{self, Observer};
 use crate::peek;
-use crate::quota::{Admitted, Ask, Gate, Ticket};
+use crate::quota::{Admitted, Gate, Ticket};
 use crate::refusal::Refusal;
 use crate::replay::CloneBody;
 use crate::room::{Bounds, Place, Room, Slot};
@@ -38,7 +39,7 @@ pub(super) struct Call<C, B> {
     pub(super) shared: Arc<Shared>,
     pub(super) gate: Arc<Room<Gate>>,
     pub(super) place: Place,
-    pub(super) ask: Ask,
+    pub(super) ask: Cost,
     pub(super) deadline: Option<Instant>,
     pub(super) waited: Duration,
     replay: C,
@@ -111,7 +112,7 @@ impl Shared {
         replay: &C,
         parts: &request::Parts,
         body: &B,
-    ) -> (QuotaKey, Ask, Arc<Room<Gate>>) {
+    ) -> (QuotaKey, Cost, Arc<Room<Gate>>) {
         let config = &self.config;
         let mut peeked: Option<Option<Bytes>> = None;
         let given = parts.extensions.get::<QuotaKey>().copied();
@@ -124,17 +125,17 @@ impl Shared {
             let model = model.unwrap_or_default();
             QuotaKey::of(parts, config.pool.map_or(model, |of| of(model)))
         });
-        let gate = self.quotas.gate(key, &config.gate);
+        let dialect = || config.dialect.unwrap_or_else(|| Dialect::for_host(parts.uri.host().unwrap_or_default()));
+        let gate = self.quotas.gate(key, &config.gate, dialect);
         let cost = parts.extensions.get::<Cost>().copied();
         let cost = cost.or_else(|| {
-            if !gate.look(Gate::counts_tokens) {
-                return None; // no request need be read to its end before a limit on tokens is known
-            }
+            // No request need be read to its end before a limit on tokens is known.
+            let pricing = gate.look(|gate| gate.counts_tokens().then(|| gate.dialect().pricing))?;
             let body = peeked.get_or_insert_with(|| replay.peek(body, peek::PEEK_MAX)).clone().unwrap_or_default();
             let estimated = config.tokens.as_ref().and_then(|estimator| estimator.estimate(parts, &body));
-            Some(estimated.unwrap_or_else(|| peek::cost(parts, &body)))
+            Some(estimated.unwrap_or_else(|| peek::cost(pricing, &body)))
         });
-        (key, Ask { tokens: cost.map_or(0.0, Cost::estimate) }, gate)
+        (key, cost.unwrap_or(Cost::tokens(0.0)), gate)
     }
 }
 
@@ -146,7 +147,7 @@ impl<C, B> Call<C, B> {
         key: QuotaKey,
         gate: Arc<Room<Gate>>,
         place: Place,
-        ask: Ask,
+        ask: Cost,
         deadline: Option<Instant>,
         asked: bool,
     ) -> Self {
@@ -172,7 +173,7 @@ impl<C, B> Call<C, B> {
 
     /// A call that a `RetryOn429` above handles.
     pub(super) fn nested(shared: Arc<Shared>, replay: C, outer: &Admitted) -> Self {
-        let ask = Ask { tokens: 0.0 };
+        let ask = Cost::tokens(0.0);
         let gate = Arc::clone(&outer.gate);
         let mut call = Self::new(shared, replay, outer.key, gate, outer.place, ask, None, false);
         call.nested = true;
@@ -220,6 +221,18 @@ impl<C, B> Call<C, B> {
         let allowed = &self.shared.config.allowed;
         let others = allowed.retry_on.others && self.others < allowed.max_other_retries;
         self.asked && (self.throttled < allowed.max_retries || others)
+    }
+
+    /// Tells the gate something, and whoever watches what came of it.
+    fn tell<T>(&self, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
+        let (told, news) = self.gate.tell(|gate, now| (event(gate, now), gate.news()));
+        for event in &news {
+            trace::event(event);
+            if let Some(tell) = &self.shared.config.on_event {
+                tell(self.key, event);
+            }
+        }
+        told
     }
 
     /// The transport failed: whether the call goes again.
@@ -284,21 +297,26 @@ impl<C, B> Call<C, B> {
             self.shared.budget.deposit();
         }
         let over = rest.is_end_stream() || self.shared.config.release_at == ReleaseAt::Headers;
+        let mut estimated = None;
         let slot = passage.and_then(|Passage { ticket, slot }| {
             let shown = RateLimitSnapshot::from_headers(&parts.headers);
             if over {
-                self.gate.tell(|gate, now| gate.finished(now, &ticket, shown.as_ref()));
+                self.tell(|gate, now| gate.finished(now, &ticket, shown.as_ref()));
                 slot.settled();
                 return None;
             }
-            self.gate.tell(|gate, now| gate.success(now, &ticket, shown.as_ref()));
+            estimated = self.tell(|gate, now| {
+                gate.success(now, &ticket, shown.as_ref());
+                gate.wants_usage(&ticket)
+            });
             Some(slot)
         });
         if self.attempts > 1 {
             let info = self.info(None, None);
             parts.extensions.insert(info);
         }
-        let observer = if slot.is_some() { Observer::new(&parts.headers) } else { Observer::default() };
+        let observer =
+            if slot.is_some() { Observer::new(&parts.headers).with_usage(estimated) } else { Observer::default() };
         Answer::Response(Response::from_parts(parts, rest.into_body(slot).observed(observer)))
     }
 
@@ -311,7 +329,10 @@ impl<C, B> Call<C, B> {
         passage: Option<Passage>,
     ) -> Answer<RB> {
         let own = self.shared.config.classify.as_ref().and_then(|with| with(&parts, read));
-        let verdict = own.unwrap_or_else(|| Verdict::of(parts.status, &parts.headers, read));
+        let verdict = own.unwrap_or_else(|| {
+            let dialect = self.gate.look(Gate::dialect);
+            Verdict::in_dialect(dialect, parts.status, &parts.headers, read)
+        });
         self.judged(parts, rest, verdict, passage)
     }
 
@@ -330,10 +351,10 @@ impl<C, B> Call<C, B> {
         let mut fate = None;
         let slot = passage.and_then(|Passage { ticket, slot }| {
             if verdict.kind == Kind::QuotaExhausted {
-                self.gate.tell(|gate, now| gate.exhausted(now, &ticket));
+                self.tell(|gate, now| gate.exhausted(now, &ticket));
             } else if verdict.is_throttling() {
                 let shown = RateLimitSnapshot::from_headers(&parts.headers);
-                fate = Some(self.gate.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown.as_ref())));
+                fate = Some(self.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown.as_ref())));
             } else {
                 return Some(slot); // as any answer: until its body ends
             }

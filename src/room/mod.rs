@@ -69,12 +69,15 @@ pub(crate) trait Rule: Send + 'static {
     fn ended(&mut self, now: Instant, seq: u64);
     /// What was admitted turned out to be refused in the midst of its answer.
     fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
+    /// What was admitted at an estimated cost has used so much.
+    fn used(&mut self, _estimated: f64, _used: f64) {}
 }
 
 /// Where a slot is given back to, whatever the rule behind it.
 pub(crate) trait Release: Send + Sync {
     fn release(&self, seq: u64);
     fn heard(&self, seq: u64, verdict: &Verdict);
+    fn used(&self, estimated: f64, used: f64);
 }
 
 /// A rule, its queue and its timer.
@@ -260,6 +263,10 @@ impl<R: Rule> Release for Room<R> {
     fn heard(&self, seq: u64, verdict: &Verdict) {
         self.tell(|rule, now| rule.heard(now, seq, verdict));
     }
+
+    fn used(&self, estimated: f64, used: f64) {
+        self.tell(|rule, _| rule.used(estimated, used));
+    }
 }
 
 impl<R: Rule> std::fmt::Debug for Room<R> {
@@ -338,6 +345,11 @@ impl Slot {
     /// Tells the room what was heard within the answer.
     pub(crate) fn heard(&self, verdict: &Verdict) {
         self.room.heard(self.seq, verdict);
+    }
+
+    /// Tells the room what the call has used.
+    pub(crate) fn used(&self, estimated: f64, used: f64) {
+        self.room.used(estimated, used);
     }
 
     /// Lets go of the slot without giving it back: its books are settled already.
