@@ -3,9 +3,12 @@
 //! An event stream is looked at line by line, JSON as a whole, both up to [`LINE_MAX`]. A line is read only when it
 //! contains `"error"` with both its quotes: within a string of a JSON document they would be escaped.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
-use memchr::{memchr, memmem, memrchr};
+use memchr::memmem::{self, Finder};
+use memchr::{memchr, memrchr};
 
 use crate::classify::{Kind, Verdict};
 
@@ -14,9 +17,10 @@ pub(crate) const LINE_MAX: usize = 64 << 10;
 /// The pieces of a line that are remembered, whatever their size.
 const PIECES_MAX: usize = 4096;
 /// What an event that is an error contains.
-const IN_EVENT: &[u8] = b"\"error\"";
+static IN_EVENT: LazyLock<[Finder<'static>; 1]> = LazyLock::new(|| [Finder::new(b"\"error\"")]);
 /// What a JSON document that is an error contains: `"error"`, `"error_code"`; or MiniMax's own envelope.
-const IN_JSON: [&[u8]; 2] = [b"\"error", b"\"base_resp\""];
+static IN_JSON: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| [Finder::new(b"\"error"), Finder::new(b"\"base_resp\"")]);
 /// What tells the tokens that a call has used.
 const IN_USAGE: &[u8] = b"\"total_tokens\"";
 /// One less than the longest of these: what has to be remembered of a piece that may end within one.
@@ -107,11 +111,11 @@ impl Observer {
 
     fn see_json(&mut self, data: &Bytes, last: bool) -> Option<Verdict> {
         if last && self.pieces.is_none() {
-            let suspicious = data.len() <= LINE_MAX && IN_JSON.iter().any(|word| memmem::find(data, word).is_some());
+            let suspicious = data.len() <= LINE_MAX && IN_JSON.iter().any(|word| word.find(data).is_some());
             return if suspicious { verdict(data) } else { None };
         }
         let pieces = self.pieces.get_or_insert_default();
-        pieces.push(data.clone(), &IN_JSON);
+        pieces.push(data.clone(), &*IN_JSON);
         if pieces.skipped {
             (self.form, self.pieces) = (Form::Other, None); // too long: nothing more to look at
         }
@@ -130,10 +134,13 @@ impl Observer {
             found = self.end();
             rest = end + 1;
         }
-        let complete = memrchr(b'\n', &data[rest..]).map_or(rest, |end| rest + end + 1);
+        // Most pieces end with a line.
+        let whole = data.last() == Some(&b'\n');
+        let complete =
+            if whole { data.len() } else { memrchr(b'\n', &data[rest..]).map_or(rest, |end| rest + end + 1) };
         let lines = &data[rest..complete];
         let mut from = 0;
-        while let Some(at) = memmem::find(&lines[from..], IN_EVENT).map(|at| from + at) {
+        while let Some(at) = IN_EVENT[0].find(&lines[from..]).map(|at| from + at) {
             let start = memrchr(b'\n', &lines[..at]).map_or(0, |end| end + 1);
             let end = memchr(b'\n', &lines[at..]).map_or(lines.len(), |end| at + end);
             found = found.or_else(|| verdict(&lines[start..end]));
@@ -146,12 +153,12 @@ impl Observer {
     }
 
     fn keep(&mut self, piece: Bytes) {
-        self.pieces.get_or_insert_default().push(piece, &[IN_EVENT]);
+        self.pieces.get_or_insert_default().push(piece, &*IN_EVENT);
     }
 }
 
 impl Pieces {
-    fn push(&mut self, piece: Bytes, words: &[&[u8]]) {
+    fn push(&mut self, piece: Bytes, words: &[Finder<'_>]) {
         if self.skipped {
             return;
         }
@@ -166,7 +173,7 @@ impl Pieces {
             seam[..self.carried].copy_from_slice(&self.carry[..self.carried]);
             seam[self.carried..self.carried + after].copy_from_slice(&piece[..after]);
             let seam = &seam[..self.carried + after];
-            let has = |text: &[u8]| words.iter().any(|word| memmem::find(text, word).is_some());
+            let has = |text: &[u8]| words.iter().any(|word| word.find(text).is_some());
             self.suspicious = has(&piece) || has(seam);
             let carry = if piece.len() >= CARRY { &piece[piece.len() - CARRY..] } else { seam };
             let kept = carry.len().min(CARRY);

@@ -1,3 +1,4 @@
 //! All tests that need no socket, in one binary: one file a noun.
 
 mod inside;
+mod report;
