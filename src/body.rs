@@ -24,7 +24,7 @@ pin_project! {
     /// On success it forwards the inner body's frames as they are; `is_end_stream`, `size_hint` and trailers stay exact.
     /// An error body that was read for its verdict is handed back whole: what was read, then the rest, then its error.
     ///
-    /// The call's slot is given back at the first of end of stream, error and drop of this body. A body that is kept and
+    /// The call's slot is given back at the first of end of stream (trailers are one), error and drop of this body. A body that is kept and
     /// never read keeps its slot: read it or drop it.
     #[must_use = "a body that is kept without being read keeps its call's slot"]
     pub struct ResponseBody<B: Body> {
@@ -73,8 +73,12 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             KindProj::Local { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         });
         // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
-        if this.slot.is_some() && (!matches!(frame, Some(Ok(_))) || this.kind.is_end_stream()) {
-            drop(this.slot.take());
+        if this.slot.is_some() {
+            let last =
+                frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers) || frame.is_err());
+            if last || this.kind.is_end_stream() {
+                drop(this.slot.take());
+            }
         }
         Poll::Ready(frame)
     }

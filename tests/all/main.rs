@@ -1,0 +1,5 @@
+//! The layers from the outside, in virtual time.
+
+mod support_limit;
+
+mod slots;
