@@ -90,9 +90,10 @@ where
             match this.state.as_mut().project() {
                 StateProj::Calling { call, slot, release_at } => {
                     let answer = ready!(call.poll(cx));
-                    let slot = slot.take().filter(|_| *release_at == ReleaseAt::BodyEnd);
+                    let (slot, release_at) = (slot.take(), *release_at);
                     // The call's own future goes first, then, unless the body has it, the slot.
                     this.state.set(State::Done);
+                    let slot = slot.filter(|_| release_at == ReleaseAt::BodyEnd);
                     return Poll::Ready(answer.map(|response| response.map(|body| ResponseBody::inner(body, slot))));
                 }
                 StateProj::Waiting { wait } => match ready!(wait.poll(cx)) {
