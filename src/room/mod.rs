@@ -4,6 +4,8 @@
 //! consequence are one step. Waking is not admission: whoever comes asks the rule again.
 
 mod queue;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod waiting;
 
@@ -106,20 +108,18 @@ impl<R: Rule> Room<R> {
 
     /// Lets a call in if nobody is before it and the rule agrees. It does not queue.
     pub(crate) fn enter(&self, ask: R::Ask) -> Entry<R::Pass> {
-        let mut state = self.lock();
-        if !state.queue.is_idle() {
-            return Entry::Wait;
-        }
-        let now = state.now();
-        state.rule.submit(now);
-        let entry = match state.rule.next(now, &ask, 0) {
-            Next::Go { gap } => Entry::Admitted(state.rule.take(now, &ask, gap)),
-            Next::Closed(closed) => Entry::Closed(closed),
-            Next::At(_) | Next::Park(_) => Entry::Wait,
-        };
-        drop(state);
-        self.answer_bell();
-        entry
+        self.with(|state| {
+            if !state.queue.is_idle() {
+                return Entry::Wait;
+            }
+            let now = state.now();
+            state.rule.submit(now);
+            match state.rule.next(now, &ask, 0) {
+                Next::Go { gap } => Entry::Admitted(state.rule.take(now, &ask, gap)),
+                Next::Closed(closed) => Entry::Closed(closed),
+                Next::At(_) | Next::Park(_) => Entry::Wait,
+            }
+        })
     }
 
     /// Tells the rule something, then lets in whoever may go because of it.
@@ -133,12 +133,12 @@ impl<R: Rule> Room<R> {
 
     /// Looks at the rule without changing who may go.
     pub(crate) fn look<T>(&self, at: impl FnOnce(&R) -> T) -> T {
-        at(&self.lock().rule)
+        self.with(|state| at(&state.rule))
     }
 
     /// How many wait.
     pub(crate) fn queued(&self) -> usize {
-        self.lock().queue.len()
+        self.with(|state| state.queue.len())
     }
 
     /// A waiter that will not come any more.
@@ -190,6 +190,15 @@ impl<R: Rule> Room<R> {
     fn lock(&self) -> MutexGuard<'_, State<R>> {
         // A panic of somebody else's waker or clock leaves the books as they were: each step is written to be whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A step that nobody has to be called for. The bell may have rung meanwhile, and whoever rang it left it to us.
+    fn with<T>(&self, step: impl FnOnce(&mut State<R>) -> T) -> T {
+        let mut state = self.lock();
+        let done = step(&mut state);
+        drop(state);
+        self.answer_bell();
+        done
     }
 
     /// Calls whoever may go, unlocks, and wakes them.
