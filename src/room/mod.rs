@@ -235,12 +235,10 @@ impl<R: Rule> Room<R> {
             } else {
                 // Rung before its time: its runtime is shutting down. Somebody who waits makes a new one.
                 let old = state.timer.discard();
-                let messenger = state.queue.anyone();
+                let messengers = state.queue.messengers();
                 drop(state);
                 drop(old);
-                if let Some(waker) = messenger {
-                    waker.wake();
-                }
+                messengers.into_iter().for_each(Waker::wake);
             }
         }
     }
@@ -311,7 +309,7 @@ impl<R: Rule> State<R> {
         // A rule that asked to be woken now would be woken for ever.
         let due = due.map(|due| due.max(now + Duration::from_micros(1)));
         if !self.timer.aim(now, due, self.queue.len() > 0) {
-            wakers.extend(self.queue.anyone()); // to make one: only a waiter's poll has a runtime for sure
+            wakers.extend(self.queue.messengers()); // to make one: only a waiter's poll has a runtime for sure
         }
         false
     }

@@ -88,3 +88,21 @@ async fn a_bell_that_rings_while_a_call_is_at_the_door_is_answered() {
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     assert_eq!(room.queued(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_timer_is_made_again_even_if_the_first_in_the_queue_is_silent() {
+    let room = closed_for(Duration::from_secs(1));
+    let (_silent, first) = waiter(&room, 1);
+    let (mut second, wakes) = waiter(&room, 2);
+    room.ring(); // as if the timer's runtime had shut down
+    assert_eq!((first.0.load(Ordering::SeqCst), wakes.0.load(Ordering::SeqCst)), (1, 1));
+    let waker = Waker::from(Arc::clone(&wakes));
+    assert!(second.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    let start = Instant::now();
+    while wakes.0.load(Ordering::SeqCst) == 1 {
+        assert!(start.elapsed() < Duration::from_secs(5), "its turn never comes");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The silent one is called when the key opens, and the next one 20 ms later.
+    assert_eq!(start.elapsed(), Duration::from_millis(1_020));
+}
