@@ -2,4 +2,5 @@
 
 mod support_limit;
 
+mod runtimes;
 mod slots;

@@ -17,25 +17,25 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower::Service;
 
-pub type Req = Request<Full<Bytes>>;
+pub(crate) type Req = Request<Full<Bytes>>;
 
-pub const fn ms(ms: u64) -> Duration {
+pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-pub fn request() -> Req {
+pub(crate) fn request() -> Req {
     Request::post("https://api.openai.com/v1/chat/completions").body(Full::from(r#"{"model":"m"}"#)).unwrap()
 }
 
 /// A request that carries something in its extensions.
-pub fn request_with<T: Clone + Send + Sync + 'static>(extension: T) -> Req {
+pub(crate) fn request_with<T: Clone + Send + Sync + 'static>(extension: T) -> Req {
     let mut request = request();
     request.extensions_mut().insert(extension);
     request
 }
 
 /// Runs a test that could hang without virtual time passing, and fails it after some real time.
-pub fn watched(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn watched(test: impl FnOnce() + Send + 'static) {
     let (done, over) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         test();
@@ -49,7 +49,7 @@ pub fn watched(test: impl FnOnce() + Send + 'static) {
 
 /// What a scripted body does when it is polled.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     Data(&'static str),
     Trailers,
     Pending,
@@ -58,21 +58,21 @@ pub enum Step {
 
 /// A body that follows a script. It knows its end only if it is `exact`, and panics when it is asked for it on `Pending`.
 #[derive(Debug, Default)]
-pub struct Scripted {
+pub(crate) struct Scripted {
     steps: VecDeque<Step>,
     exact: bool,
     pending: bool,
-    pub alive: Option<Arc<()>>,
+    pub(crate) alive: Option<Arc<()>>,
     /// Panics when it is polled after its last step.
-    pub no_last_poll: bool,
+    pub(crate) no_last_poll: bool,
 }
 
 impl Scripted {
-    pub fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+    pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         Self { steps: steps.into_iter().collect(), ..Self::default() }
     }
 
-    pub fn exact(mut self) -> Self {
+    pub(crate) fn exact(mut self) -> Self {
         self.exact = true;
         self
     }
@@ -112,7 +112,7 @@ impl Body for Scripted {
 
 /// An error of the inner service or of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Boom;
+pub(crate) struct Boom;
 
 impl std::fmt::Display for Boom {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,38 +124,38 @@ impl std::error::Error for Boom {}
 
 /// A service whose calls the test answers by hand, in order of arrival.
 #[derive(Debug, Clone, Default)]
-pub struct Desk {
+pub(crate) struct Desk {
     calls: Arc<Mutex<VecDeque<DeskCall>>>,
 }
 
 #[derive(Debug)]
-pub struct DeskCall {
-    pub request: Req,
+pub(crate) struct DeskCall {
+    pub(crate) request: Req,
     answer: oneshot::Sender<Result<Response<Scripted>, Boom>>,
 }
 
 impl DeskCall {
-    pub fn answer(self, body: Scripted) {
+    pub(crate) fn answer(self, body: Scripted) {
         let _ = self.answer.send(Ok(Response::new(body)));
     }
 
-    pub fn empty(self) {
+    pub(crate) fn empty(self) {
         self.answer(Scripted::default().exact());
     }
 
-    pub fn fail(self) {
+    pub(crate) fn fail(self) {
         let _ = self.answer.send(Err(Boom));
     }
 }
 
 impl Desk {
     /// How many calls have come and not been taken.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.calls.lock().unwrap().len()
     }
 
     #[track_caller]
-    pub fn take(&self) -> DeskCall {
+    pub(crate) fn take(&self) -> DeskCall {
         self.calls.lock().unwrap().pop_front().expect("no call has come")
     }
 }
@@ -178,7 +178,7 @@ impl Service<Req> for Desk {
 
 /// What a [`Door`] says when asked for readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Says {
+pub(crate) enum Says {
     #[default]
     Ready,
     Pending,
@@ -187,7 +187,7 @@ pub enum Says {
 
 /// A service whose clones are unready, that is ready when the test says so, and that counts readied instances alive.
 #[derive(Debug)]
-pub struct Door<S> {
+pub(crate) struct Door<S> {
     inner: S,
     readied: bool,
     says: Arc<Mutex<(Says, Vec<Waker>)>>,
@@ -195,18 +195,18 @@ pub struct Door<S> {
 }
 
 impl<S> Door<S> {
-    pub fn new(inner: S) -> Self {
+    pub(crate) fn new(inner: S) -> Self {
         Self { inner, readied: false, says: Arc::default(), alive: Arc::default() }
     }
 
-    pub fn says(&self, says: Says) {
+    pub(crate) fn says(&self, says: Says) {
         let mut state = self.says.lock().unwrap();
         state.0 = says;
         std::mem::take(&mut state.1).into_iter().for_each(Waker::wake);
     }
 
     /// Readied instances that exist now.
-    pub fn readied(&self) -> usize {
+    pub(crate) fn readied(&self) -> usize {
         self.alive.load(Ordering::SeqCst)
     }
 }
@@ -256,19 +256,19 @@ impl<S: Service<Req, Error = Boom>> Service<Req> for Door<S> {
 
 /// How many calls run, and how many ran at most.
 #[derive(Debug, Default)]
-pub struct Gauge {
+pub(crate) struct Gauge {
     now: AtomicUsize,
     most: AtomicUsize,
     served: Mutex<Vec<String>>,
 }
 
 impl Gauge {
-    pub fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         self.most.load(Ordering::SeqCst)
     }
 
     /// The `x-name` headers of the calls, in order of arrival.
-    pub fn served(&self) -> Vec<String> {
+    pub(crate) fn served(&self) -> Vec<String> {
         self.served.lock().unwrap().clone()
     }
 }
@@ -283,12 +283,12 @@ impl Drop for Inside {
 
 /// A service that takes some time for each call.
 #[derive(Debug, Clone)]
-pub struct Slow {
-    pub time: Duration,
-    pub gauge: Arc<Gauge>,
+pub(crate) struct Slow {
+    pub(crate) time: Duration,
+    pub(crate) gauge: Arc<Gauge>,
 }
 
-pub fn slow(time: Duration) -> Slow {
+pub(crate) fn slow(time: Duration) -> Slow {
     Slow { time, gauge: Arc::default() }
 }
 
@@ -318,17 +318,17 @@ impl Service<Req> for Slow {
     }
 }
 
-pub fn named(mut request: Req, name: impl std::fmt::Display) -> Req {
+pub(crate) fn named(mut request: Req, name: impl std::fmt::Display) -> Req {
     request.headers_mut().insert("x-name", name.to_string().parse().unwrap());
     request
 }
 
 /// A waker that counts.
 #[derive(Debug, Default)]
-pub struct Wakes(pub AtomicUsize);
+pub(crate) struct Wakes(pub(crate) AtomicUsize);
 
 impl Wakes {
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -340,14 +340,14 @@ impl Wake for Wakes {
 }
 
 /// The virtual time that something takes.
-pub async fn timed<T>(what: impl Future<Output = T>) -> (T, Duration) {
+pub(crate) async fn timed<T>(what: impl Future<Output = T>) -> (T, Duration) {
     let start = Instant::now();
     let done = what.await;
     (done, start.elapsed())
 }
 
 /// The `code` of a local answer.
-pub async fn code<B: Body<Data = Bytes>>(response: Response<B>) -> String
+pub(crate) async fn code<B: Body<Data = Bytes>>(response: Response<B>) -> String
 where
     B::Error: std::fmt::Debug,
 {
