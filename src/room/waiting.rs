@@ -91,7 +91,7 @@ impl<R: Rule> Waiting<R> {
 impl Bounds {
     /// The bound that is met first.
     fn first(&self) -> Option<(Instant, Bound)> {
-        let timeout = self.timeout.map(|time| (crate::time::add(Instant::now(), time), Bound::Timeout));
+        let timeout = self.timeout.and_then(|time| Some((Instant::now().checked_add(time)?, Bound::Timeout)));
         let deadline = self.deadline.map(|at| (at, Bound::Deadline));
         [timeout, deadline].into_iter().flatten().min_by_key(|(at, _)| *at)
     }

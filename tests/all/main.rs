@@ -2,5 +2,6 @@
 
 mod support_limit;
 
+mod limit;
 mod runtimes;
 mod slots;
