@@ -60,6 +60,11 @@ impl<R: Rule> Waiting<R> {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<R::Pass>> {
+        if self.bounds.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            // Even if a slot is free: its caller has given up by now.
+            self.leave();
+            return Poll::Ready(Outcome::Late(Bound::Deadline));
+        }
         let first = matches!(self.state, State::Outside).then_some(&self.bounds);
         if let Poll::Ready(outcome) = self.room.poll_place(self.place, &self.ask, first, cx.waker()) {
             self.state = State::Done;
