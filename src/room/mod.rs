@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::Priority;
+use crate::call::{Priority, next_number};
 use queue::{Came, Queue};
 use timer::Timer;
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
@@ -151,9 +151,20 @@ impl<R: Rule> Room<R> {
     }
 
     /// One poll of a call that waits. `first` carries its bounds, and is given only once.
-    fn poll_place(&self, place: Place, ask: &R::Ask, first: Option<&Bounds>, waker: &Waker) -> Poll<Outcome<R::Pass>> {
+    fn poll_place(
+        &self,
+        place: &mut Place,
+        ask: &R::Ask,
+        first: Option<&Bounds>,
+        waker: &Waker,
+    ) -> Poll<Outcome<R::Pass>> {
         let mut state = self.lock();
         let now = Instant::now();
+        if first.is_some() && state.queue.holds(*place) {
+            // A copy of a request came along with the original's number: it queues as a call of its own.
+            place.number = next_number();
+        }
+        let place = *place;
         let turn = match (state.queue.came(place), first) {
             (Some(Came::Called), _) => Some(0),
             (Some(Came::Late), _) => Some(state.queue.ahead()),

@@ -93,6 +93,11 @@ impl<A: Copy> Queue<A> {
         }
     }
 
+    /// Whether somebody has this place.
+    pub(crate) fn holds(&self, place: Place) -> bool {
+        self.waiting[place.class.index()].contains_key(&place.number) || self.absent.contains_key(&place)
+    }
+
     /// Takes a waiter out, wherever it is. Returns a waker to drop outside the lock.
     pub(crate) fn remove(&mut self, place: Place) -> Option<Waker> {
         self.came(place);

@@ -66,7 +66,7 @@ impl<R: Rule> Waiting<R> {
             return Poll::Ready(Outcome::Late(Bound::Deadline));
         }
         let first = matches!(self.state, State::Outside).then_some(&self.bounds);
-        if let Poll::Ready(outcome) = self.room.poll_place(self.place, &self.ask, first, cx.waker()) {
+        if let Poll::Ready(outcome) = self.room.poll_place(&mut self.place, &self.ask, first, cx.waker()) {
             self.state = State::Done;
             return Poll::Ready(outcome);
         }
