@@ -3,5 +3,6 @@
 mod support_limit;
 
 mod limit;
+mod room;
 mod runtimes;
 mod slots;
