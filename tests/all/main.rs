@@ -6,3 +6,4 @@ mod limit;
 mod room;
 mod runtimes;
 mod slots;
+mod stack;

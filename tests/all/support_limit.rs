@@ -143,6 +143,13 @@ impl DeskCall {
         self.answer(Scripted::default().exact());
     }
 
+    /// Refuses as OpenAI does, with a hint.
+    pub(crate) fn refuse(self, hint: Duration) {
+        let body = r#"{"error":{"message":"Rate limit reached for gpt-4o on requests per min (RPM): Limit 500, Used 500, Requested 1.","type":"requests","code":"rate_limit_exceeded"}}"#;
+        let response = Response::builder().status(429).header("retry-after-ms", hint.as_millis().to_string());
+        let _ = self.answer.send(Ok(response.body(Scripted::new([Step::Data(body)]).exact()).unwrap()));
+    }
+
     pub(crate) fn fail(self) {
         let _ = self.answer.send(Err(Boom));
     }
