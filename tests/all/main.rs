@@ -2,7 +2,10 @@
 
 mod support_limit;
 
+mod buffer;
+mod compose;
 mod limit;
+mod properties;
 mod room;
 mod runtimes;
 mod slots;

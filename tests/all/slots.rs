@@ -269,13 +269,16 @@ async fn a_slot_comes_back_at_the_head_if_that_is_wanted() {
 }
 
 /// A call whose future is alive for as long as it says.
-struct Probe(Arc<()>, bool);
+struct Probe {
+    _alive: Arc<()>,
+    succeeds: bool,
+}
 
 impl Future for Probe {
     type Output = Result<Response<Full<Bytes>>, Boom>;
 
     fn poll(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        std::task::Poll::Ready(if self.1 { Ok(Response::new(Full::from("body"))) } else { Err(Boom) })
+        std::task::Poll::Ready(if self.succeeds { Ok(Response::new(Full::from("body"))) } else { Err(Boom) })
     }
 }
 
@@ -286,7 +289,7 @@ async fn a_calls_own_future_is_gone_before_its_slot_comes_back() {
         let alive = Arc::new(());
         let token = alive.clone();
         let layer = ConcurrencyLimitLayer::new(1).release_at(release_at);
-        let inner = tower::service_fn(move |_: Request<()>| Probe(token.clone(), succeeds));
+        let inner = tower::service_fn(move |_: Request<()>| Probe { _alive: token.clone(), succeeds });
         let mut service = layer.layer(inner);
         let before = Arc::strong_count(&alive);
         let mut first = spawn(service.call(Request::new(())));
