@@ -25,7 +25,7 @@ pin_project! {
     /// On success it forwards the inner body's frames as they are; `is_end_stream`, `size_hint` and trailers stay exact.
     /// An error body that was read for its verdict is handed back whole: what was read, then the rest, then its error.
     ///
-    /// The call's slot is given back at the first of end of stream, error and drop of this body. A body that is kept and
+    /// The call's slot is given back at the first of end of stream (trailers are one), error and drop of this body. A body that is kept and
     /// never read keeps its slot: read it or drop it.
     #[must_use = "a body that is kept without being read keeps its call's slot"]
     pub struct ResponseBody<B: Body> {

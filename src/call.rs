@@ -216,7 +216,7 @@ impl Deadline {
     /// So much time from now; a time beyond what the clock can hold is no deadline in practice.
     pub fn within(time: Duration) -> Self {
         let now = Instant::now();
-        Self { at: now.checked_add(time).unwrap_or_else(|| crate::time::add(now, time)) }
+        Self { at: now.checked_add(time).unwrap_or(now + crate::time::NEVER) }
     }
 
     pub(crate) const fn at(self) -> Instant {

@@ -43,9 +43,10 @@ pin_project! {
         S: Service<Request<B>>,
         RB: Body,
     {
+        // The order of fields is the order of release: a readied instance first, then the slot.
+        service: S,
         #[pin]
         state: State<S::Future, B, RB>,
-        service: S,
         call: Call<C, B>,
     }
 }
@@ -120,7 +121,7 @@ where
 
 impl<S, C, B, RB> Future for ResponseFuture<S, C, B, RB>
 where
-    S: Service<Request<B>, Response = Response<RB>>,
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
     C: CloneBody<B>,
     RB: Body<Data = Bytes>,
 {
@@ -217,7 +218,7 @@ impl<B> Wait<B> {
     }
 
     #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
-    fn poll<S: Service<Request<B>>, C>(
+    fn poll<S: Service<Request<B>> + Clone, C>(
         &mut self,
         cx: &mut Context<'_>,
         service: &mut S,
@@ -265,6 +266,8 @@ impl<B> Wait<B> {
                     let now = Instant::now();
                     if *late && call.gate.look(|gate| gate.clearance(now, ticket.seq)) != Clearance::Clear {
                         // A cooldown has begun while the service was getting ready: as if it had not been admitted.
+                        let fresh = service.clone();
+                        drop(std::mem::replace(service, fresh));
                         call.gate.tell(|gate, now| gate.withdrawn(now, &ticket));
                         slot.settled();
                         self.stage = requeue();

@@ -4,6 +4,8 @@
 //! consequence are one step. Waking is not admission: whoever comes asks the rule again.
 
 mod queue;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod waiting;
 
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::Priority;
+use crate::call::{Priority, next_number};
 use crate::classify::Verdict;
 use queue::{Came, Queue};
 use timer::Timer;
@@ -113,20 +115,18 @@ impl<R: Rule> Room<R> {
 
     /// Lets a call in if nobody is before it and the rule agrees. It does not queue.
     pub(crate) fn enter(&self, ask: R::Ask) -> Entry<R::Pass> {
-        let mut state = self.lock();
-        if !state.queue.is_idle() {
-            return Entry::Wait;
-        }
-        let now = state.now();
-        state.rule.submit(now);
-        let entry = match state.rule.next(now, &ask, 0) {
-            Next::Go { gap } => Entry::Admitted(state.rule.take(now, &ask, gap)),
-            Next::Closed(closed) => Entry::Closed(closed),
-            Next::At(_) | Next::Park(_) => Entry::Wait,
-        };
-        drop(state);
-        self.answer_bell();
-        entry
+        self.with(|state| {
+            if !state.queue.is_idle() {
+                return Entry::Wait;
+            }
+            let now = state.now();
+            state.rule.submit(now);
+            match state.rule.next(now, &ask, 0) {
+                Next::Go { gap } => Entry::Admitted(state.rule.take(now, &ask, gap)),
+                Next::Closed(closed) => Entry::Closed(closed),
+                Next::At(_) | Next::Park(_) => Entry::Wait,
+            }
+        })
     }
 
     /// Tells the rule something, then lets in whoever may go because of it.
@@ -140,16 +140,12 @@ impl<R: Rule> Room<R> {
 
     /// Looks at the rule without changing who may go.
     pub(crate) fn look<T>(&self, at: impl FnOnce(&R) -> T) -> T {
-        let seen = at(&self.lock().rule);
-        self.answer_bell();
-        seen
+        self.with(|state| at(&state.rule))
     }
 
     /// How many wait.
     pub(crate) fn queued(&self) -> usize {
-        let queued = self.lock().queue.len();
-        self.answer_bell();
-        queued
+        self.with(|state| state.queue.len())
     }
 
     /// A waiter that will not come any more.
@@ -162,9 +158,20 @@ impl<R: Rule> Room<R> {
     }
 
     /// One poll of a call that waits. `first` carries its bounds, and is given only once.
-    fn poll_place(&self, place: Place, ask: &R::Ask, first: Option<&Bounds>, waker: &Waker) -> Poll<Outcome<R::Pass>> {
+    fn poll_place(
+        &self,
+        place: &mut Place,
+        ask: &R::Ask,
+        first: Option<&Bounds>,
+        waker: &Waker,
+    ) -> Poll<Outcome<R::Pass>> {
         let mut state = self.lock();
         let now = Instant::now();
+        if first.is_some() && state.queue.holds(*place) {
+            // A copy of a request came along with the original's number: it queues as a call of its own.
+            place.number = next_number();
+        }
+        let place = *place;
         let turn = match (state.queue.came(place), first) {
             (Some(Came::Called), _) => Some(0),
             (Some(Came::Late), _) => Some(state.queue.ahead()),
@@ -203,6 +210,15 @@ impl<R: Rule> Room<R> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A step that nobody has to be called for. The bell may have rung meanwhile, and whoever rang it left it to us.
+    fn with<T>(&self, step: impl FnOnce(&mut State<R>) -> T) -> T {
+        let mut state = self.lock();
+        let done = step(&mut state);
+        drop(state);
+        self.answer_bell();
+        done
+    }
+
     /// Calls whoever may go, unlocks, and wakes them.
     fn finish<'a>(&'a self, state: MutexGuard<'a, State<R>>, now: Instant) {
         self.unlock(state, now);
@@ -237,12 +253,10 @@ impl<R: Rule> Room<R> {
             } else {
                 // Rung before its time: its runtime is shutting down. Somebody who waits makes a new one.
                 let old = state.timer.discard();
-                let messenger = state.queue.anyone();
+                let messengers = state.queue.messengers();
                 drop(state);
                 drop(old);
-                if let Some(waker) = messenger {
-                    waker.wake();
-                }
+                messengers.into_iter().for_each(Waker::wake);
             }
         }
     }
@@ -321,7 +335,7 @@ impl<R: Rule> State<R> {
         // A rule that asked to be woken now would be woken for ever.
         let due = due.map(|due| due.max(now + Duration::from_micros(1)));
         if !self.timer.aim(now, due, self.queue.len() > 0) {
-            wakers.extend(self.queue.anyone()); // to make one: only a waiter's poll has a runtime for sure
+            wakers.extend(self.queue.messengers()); // to make one: only a waiter's poll has a runtime for sure
         }
         false
     }
