@@ -315,7 +315,7 @@ impl<C, B> Call<C, B> {
     ) -> Answer<RB> {
         if let Some(reason) = stopped {
             trace::gave_up(reason, self.attempts);
-            if self.shared.config.mark_final {
+            if self.shared.config.mark_final && !self.nested {
                 parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             }
         }

@@ -1,0 +1,4 @@
+//! Tests of the two layers from outside, one file a noun, in virtual time.
+
+mod retry;
+mod support_retry;
