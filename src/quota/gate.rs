@@ -149,7 +149,9 @@ impl Gate {
         self.ceiling.refused(t, self.secs(ticket.sent));
         self.snapshots(now, ticket, shown);
 
-        let hint = if self.config.pacing { verdict.stated() } else { verdict.retry_after };
+        // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
+        let reset = || verdict.retry_after.filter(|reset| !self.config.pacing && *reset <= self.config.max_wait);
+        let hint = verdict.stated().or_else(reset);
         let explains = self.explains(t, ticket, verdict, shown);
         let class = match (verdict.kind, verdict.evidence) {
             (Kind::Concurrency, _) => Class::Concurrency,

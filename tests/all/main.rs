@@ -1,4 +1,5 @@
 //! Tests of the two layers from outside, one file a noun, in virtual time.
 
+mod hints;
 mod retry;
 mod support_retry;
