@@ -361,8 +361,10 @@ impl Rule for Gate {
         match self.cooldown.opens(now, ahead) {
             Opens::Closed(closed) => return Next::Closed(closed),
             Opens::OneOut => return Next::Park(self.window.next_silence()),
+            Opens::Probe(closed) if self.config.pacing && !self.window.admits(ahead) => return Next::Closed(closed),
+            Opens::Probe(_) => return Next::Go { gap: Duration::ZERO },
             Opens::At(until) if !self.config.pacing => return Next::At(until),
-            Opens::Now if !self.config.pacing || self.cooldown.is_shut() => return Next::Go { gap: Duration::ZERO },
+            Opens::Now if !self.config.pacing => return Next::Go { gap: Duration::ZERO },
             Opens::Now | Opens::At(_) => {}
         }
         if !self.window.admits(ahead) {
