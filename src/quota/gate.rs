@@ -84,7 +84,7 @@ pub(crate) struct Gate {
     idle_from: Instant,
     spent: [f64; UNITS],
     correction: f64,
-    /// Refused, and not a success since: from when.
+    /// Refused in a row, and not a success since: from when.
     ailing: Option<Instant>,
     window: Window,
     ceiling: Ceiling,
@@ -323,8 +323,11 @@ impl Gate {
         cause: Cause,
         new: bool,
     ) -> Fate {
-        let ailing = *self.ailing.get_or_insert(now);
         let k = self.blame.in_a_row();
+        if k <= 1 {
+            self.ailing = None; // trouble of before is over
+        }
+        let ailing = *self.ailing.get_or_insert(now);
         let mut own = None;
         let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.config.max_wait;
         if hint.is_some_and(|hint| hint > self.config.max_wait) || lasting || self.cooldown.is_shut() {

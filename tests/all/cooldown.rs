@@ -171,6 +171,16 @@ async fn a_key_that_always_refuses_answers_400_callers_within_minutes_and_with_f
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_in_trouble_is_not_closed_by_trouble_of_long_ago() {
+    // One refusal, an hour of nothing, then a few seconds of trouble: far less than two minutes without a success.
+    let server = Server::new(|n, _| if n == 0 || (1..8).contains(&n) { Reply::status(503, "") } else { Reply::ok() });
+    let client = client(&layer().max_retries(10), &server);
+    assert_eq!(send(&client, with(NoRetry)).await.status(), 503);
+    tokio::time::advance(secs(3_600)).await;
+    assert_eq!(send(&client, request()).await.status(), 200, "{:?}", server.times());
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_quota_ends_no_more_than_what_was_out_reaches_the_server() {
     let provider =
         Provider::builder().quota_of(100).service_time(tower_429_testing::ServiceTime::Fixed(ms(300))).build();
