@@ -370,9 +370,6 @@ impl Rule for Gate {
             Opens::Now if !self.config.pacing => return Next::Go { gap: Duration::ZERO },
             Opens::Now | Opens::At(_) => {}
         }
-        if !self.window.admits(ahead) {
-            return Next::Park(self.window.next_silence());
-        }
         let t = self.secs(now);
         let (mut wait, mut gap) = (0.0, 0.0);
         for dim in &self.dims {
@@ -392,7 +389,10 @@ impl Rule for Gate {
             at = at.max(add(last, gap.saturating_mul(turns)));
         }
         at = at.max(self.cooldown.until().unwrap_or(now));
-        if at.saturating_duration_since(now).as_secs_f64() > NOTHING { Next::At(at) } else { Next::Go { gap } }
+        if at.saturating_duration_since(now).as_secs_f64() > NOTHING {
+            return Next::At(at); // before the window is asked: this also tells when a call that comes now can go at best
+        }
+        if self.window.admits(ahead) { Next::Go { gap } } else { Next::Park(self.window.next_silence()) }
     }
 
     fn take(&mut self, now: Instant, ask: &Ask, gap: Duration) -> Ticket {

@@ -1,6 +1,9 @@
 //! Tests of the two layers from outside, one file a noun, in virtual time.
 
 mod cooldown;
+mod costs;
+mod gate;
 mod hints;
+mod keys;
 mod retry;
 mod support_retry;

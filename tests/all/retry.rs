@@ -178,13 +178,8 @@ async fn a_call_that_is_sent_again_says_how_often_it_was_sent() {
     let server = Server::saying([Reply::bare(), Reply::bare()]);
     let name = http::HeaderName::from_static("x-retry-count");
     send(&client(&layer().retry_count_header(name), &server), request()).await;
-    let said: Vec<_> = server
-        .seen()
-        .iter()
-        .map(|seen| {
-            (seen.parts.extensions.get::<ResendCount>().copied(), seen.parts.headers.get("x-retry-count").cloned())
-        })
-        .collect();
+    let said: Vec<_> =
+        server.seen().iter().map(|seen| (seen.resend, seen.parts.headers.get("x-retry-count").cloned())).collect();
     let number = |n: &'static str| Some(http::HeaderValue::from_static(n));
     assert_eq!(said, [(None, None), (Some(ResendCount(1)), number("1")), (Some(ResendCount(2)), number("2"))]);
 }

@@ -15,7 +15,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, Sleep};
 use tower::{Layer, Service, ServiceExt};
-use tower_429::{QuotaKey, ResponseBody, RetryInfo, RetryOn429, RetryOn429Layer};
+use tower_429::{QuotaKey, ResendCount, ResponseBody, RetryInfo, RetryOn429, RetryOn429Layer};
 
 pub(crate) type Req = Request<Full<Bytes>>;
 pub(crate) type Client = RetryOn429<Server>;
@@ -198,7 +198,9 @@ impl Reply {
 pub(crate) struct Seen {
     /// Since the server was made.
     pub(crate) at: Duration,
+    /// Without extensions: they hold the gate.
     pub(crate) parts: request::Parts,
+    pub(crate) resend: Option<ResendCount>,
     pub(crate) body: Bytes,
 }
 
@@ -248,9 +250,10 @@ impl Service<Req> for Server {
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let resend = std::mem::take(&mut parts.extensions).remove();
         let body = body.collect().now_or_never().expect("at hand").unwrap().to_bytes();
-        let seen = Seen { at: self.born.elapsed(), parts, body };
+        let seen = Seen { at: self.born.elapsed(), parts, resend, body };
         let mut shared = self.shared.lock().unwrap();
         let n = shared.1.len();
         let reply = (shared.0)(n, &seen);
