@@ -188,14 +188,24 @@ impl Gate {
         self.cooldown.shut(now, QUOTA_PROBE, true, ticket.seq, self.seq);
     }
 
+    /// An answer that neither succeeds nor throttles: its headers show as much as any other's. The slot stays taken until
+    /// the body ends.
+    pub(crate) fn other(&mut self, now: Instant, ticket: &Ticket, too_large: bool, shown: Option<&RateLimitSnapshot>) {
+        let mut ticket = *ticket;
+        if too_large {
+            // What its bucket cannot hold it has not taken from there; counted, it would stop the key for minutes.
+            self.give_back(Unit::Tokens, ticket.tokens);
+            ticket.spent[index(Unit::Tokens)] -= ticket.tokens;
+        }
+        self.snapshots(now, &ticket, shown);
+    }
+
     /// A call that was admitted but not sent after all gives back what it took.
     pub(crate) fn withdrawn(&mut self, now: Instant, ticket: &Ticket) {
         self.ended(now, ticket.seq);
         self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
-        for (unit, cost) in [(Unit::Requests, 1.0), (Unit::Tokens, ticket.tokens)] {
-            self.spent[index(unit)] -= cost;
-            self.of_unit(unit).for_each(|level| level.give_back(cost));
-        }
+        self.give_back(Unit::Requests, 1.0);
+        self.give_back(Unit::Tokens, ticket.tokens);
     }
 
     /// Whether a call that has been admitted may still go, or a cooldown has begun since.
@@ -229,6 +239,11 @@ impl Gate {
 
     fn of_unit(&mut self, unit: Unit) -> impl Iterator<Item = &mut Level> {
         self.dims.iter_mut().filter(move |dim| dim.dimension.unit() == unit).map(|dim| &mut dim.level)
+    }
+
+    fn give_back(&mut self, unit: Unit, cost: f64) {
+        self.spent[index(unit)] -= cost;
+        self.of_unit(unit).for_each(|level| level.give_back(cost));
     }
 
     fn silences(&mut self, now: Instant) {

@@ -274,6 +274,11 @@ impl<C, B> Call<C, B> {
                 let shown = RateLimitSnapshot::from_headers(&parts.headers);
                 fate = Some(self.gate.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown.as_ref())));
             } else {
+                let shown = RateLimitSnapshot::from_headers(&parts.headers);
+                let too_large = verdict.kind == Kind::TooLarge;
+                if too_large || shown.is_some() {
+                    self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown.as_ref()));
+                }
                 return Some(slot); // as any answer: until its body ends
             }
             slot.settled();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use tower_429::{Deadline, Priority, Reason, RetryOn429Layer};
+use tower_429::{Cost, Deadline, Priority, Reason, RetryOn429Layer};
 use tower_429_testing::{Hints, Latency, Limit, Provider, RateHeaders, ServiceTime, Wording};
 
 use crate::support_retry::*;
@@ -122,6 +122,32 @@ async fn a_call_whose_turn_cannot_come_before_its_deadline_is_refused_before_it_
     assert_eq!(urgent.await, 200, "whoever goes first has nobody before it");
     for call in batch {
         assert_eq!(call.await.unwrap(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_larger_than_its_limit_does_not_hold_up_those_behind_it() {
+    let large = r#"{"error":{"message":"Request too large for m in organization o on tokens per min (TPM): Limit 30000, Requested 300000. The input or output tokens must be reduced in order to run successfully.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#;
+    let invalid =
+        r#"{"error":{"message":"max_tokens is too large: 300000","type":"invalid_request_error","code":null}}"#;
+    for (status, body, headers) in [(429, large, false), (429, large, true), (400, invalid, true)] {
+        let server = Server::new(move |n, _| {
+            let reply = if n == 1 { Reply::status(status, body) } else { Reply::ok() };
+            if n == 1 && !headers {
+                return reply;
+            }
+            reply
+                .header("x-ratelimit-limit-tokens", "30000")
+                .header("x-ratelimit-remaining-tokens", "29900")
+                .header("x-ratelimit-reset-tokens", "200ms")
+        });
+        let client = client(&layer(), &server);
+        assert_eq!(send(&client, with(Cost::tokens(100.0))).await.status(), 200);
+        tokio::time::advance(secs(5)).await;
+        assert_eq!(send(&client, with(Cost::tokens(300_000.0))).await.status(), status);
+        let began = Instant::now();
+        assert_eq!(send(&client, with(Cost::tokens(100.0))).await.status(), 200);
+        assert!(began.elapsed() <= secs(2), "{status}, headers {headers}: the next call waited {:?}", began.elapsed());
     }
 }
 
