@@ -119,7 +119,7 @@ where
 
 impl<S, C, B, RB> Future for ResponseFuture<S, C, B, RB>
 where
-    S: Service<Request<B>, Response = Response<RB>>,
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
     C: CloneBody<B>,
     RB: Body<Data = Bytes>,
 {
@@ -208,7 +208,7 @@ impl<B> Wait<B> {
     }
 
     #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
-    fn poll<S: Service<Request<B>>, C>(
+    fn poll<S: Service<Request<B>> + Clone, C>(
         &mut self,
         cx: &mut Context<'_>,
         service: &mut S,
@@ -256,6 +256,9 @@ impl<B> Wait<B> {
                     let now = Instant::now();
                     if *late && call.gate.look(|gate| gate.clearance(now, ticket.seq)) != Clearance::Clear {
                         // A cooldown has begun while the service was getting ready: as if it had not been admitted.
+                        // What was made ready is given up, as at the door: it may hold somebody else's permit.
+                        let fresh = service.clone();
+                        drop(std::mem::replace(service, fresh));
                         call.gate.tell(|gate, now| gate.withdrawn(now, &ticket));
                         slot.settled();
                         self.stage = requeue();

@@ -1,5 +1,7 @@
 //! Tests of the two layers from outside, one file a noun, in virtual time.
 
+mod bodies;
+mod contract;
 mod cooldown;
 mod costs;
 mod gate;
