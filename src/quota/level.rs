@@ -225,6 +225,12 @@ impl Level {
         now >= self.full_at
     }
 
+    /// Its cap, others' use, and the call whose snapshot was accepted.
+    #[cfg(test)]
+    pub(super) fn figures(&self) -> (f64, f64, u64) {
+        (self.cap, self.foreign, self.snap)
+    }
+
     /// The fastest rate that this bucket can explain, twice over: what lies above it is no limit worth keeping.
     pub(super) fn fastest(&self) -> f64 {
         2.0 * self.rate + self.cap / self.spread()

@@ -260,19 +260,26 @@ async fn a_refusal_counts_as_a_failure_for_every_controller_although_the_service
     assert_eq!(server.times().len(), 3, "closed, and probed after 120 and 360 s");
     assert_eq!(layer.quotas().snapshot(key()).unwrap().window, 16);
 
-    let server = Server::new(|n, _| if n % 2 == 0 { Reply::status(500, "") } else { Reply::status(429, "") });
-    let sdk = self::layer()
-        .retry_on(RetryOn::openai_sdk())
-        .pacing(false)
-        .max_other_retries(1_000)
-        .max_retries(1_000)
-        .max_sleep(secs(1));
-    let client = self::client(&sdk, &server);
-    for n in 0..400_usize {
-        send(&client, with(QuotaKey::new(n))).await;
+    let server =
+        Server::new(|_, seen| Reply::status(seen.parts.headers["x-status"].to_str().unwrap().parse().unwrap(), ""));
+    let client = self::client(&self::layer().retry_on(RetryOn::openai_sdk()).max_other_retries(1), &server);
+    let answered = |n: usize, status: &'static str| {
+        let mut request = with(QuotaKey::new(n));
+        request.extensions_mut().insert(tower_429::Deadline::within(secs(60)));
+        request.headers_mut().insert("x-status", status.parse().unwrap());
+        request
+    };
+    send_all(&client, (0..150).map(|n| answered(n, "500"))).await;
+    assert_eq!(server.count(), 250, "the budget of 100 retries is spent");
+    for n in 150..1_150 {
+        let mut refused = answered(n, "429");
+        refused.extensions_mut().insert(tower_429::NoRetry);
+        send(&client, refused).await;
     }
-    let budget: Vec<_> = server.seen().iter().filter(|seen| seen.resend.is_some()).map(|seen| seen.at).collect();
-    assert!(budget.len() <= 1_000);
+    let stopped = info(&send(&client, answered(2_000, "500")).await).unwrap().stopped;
+    assert_eq!(stopped, Some(StopReason::BudgetSpent), "a thousand refusals add nothing to it");
+    send_all(&client, (0..5).map(|n| answered(n, "200"))).await;
+    assert_eq!(info(&send(&client, answered(2_001, "500")).await).unwrap().stopped, Some(StopReason::RetriesSpent));
 }
 
 #[tokio::test(start_paused = true)]

@@ -162,10 +162,10 @@ async fn a_key_that_always_refuses_answers_400_callers_within_minutes_and_with_f
             let times = server.times();
             assert!(times.iter().filter(|at| **at < secs(300)).count() <= 60, "{what}");
             let later: Vec<_> = times.into_iter().filter(|at| *at > secs(1)).collect();
-            let busiest = later.iter().map(|at| later.iter().filter(|b| *b >= at && **b < *at + secs(1)).count()).max();
-            assert!(busiest.unwrap_or(0) <= 2, "{what}: {busiest:?} attempts within a second");
-            let mean = later.windows(2).all(|pair| pair[1] - pair[0] >= ms(500));
-            assert!(mean, "{what}: {later:?}");
+            assert!(
+                later.windows(2).all(|pair| pair[1] - pair[0] >= secs(1)),
+                "{what}: more than one a second, {later:?}"
+            );
         }
     }
 }

@@ -282,6 +282,21 @@ async fn a_server_whose_figures_are_nonsense_is_served_within_the_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bucket_that_is_said_to_fill_in_thirty_years_stops_its_key_for_a_day_at_most() {
+    let server = Server::new(|n, _| {
+        let reply = Reply::ok().header("x-ratelimit-limit-requests", "60");
+        let (remaining, reset) = if n == 0 { ("0", "1000000000s") } else { ("59", "1s") };
+        reply.header("x-ratelimit-remaining-requests", remaining).header("x-ratelimit-reset-requests", reset)
+    });
+    let client = client(&layer(), &server);
+    send(&client, request()).await;
+    let outcomes = send_all(&client, (0..10).map(|_| request())).await;
+    assert!(outcomes.iter().all(|outcome| outcome.status == 200));
+    let longest = outcomes.iter().map(|outcome| outcome.head).max().unwrap();
+    assert!(longest >= secs(86_399) && longest <= secs(86_460), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_buckets_behind_one_key_lose_no_call() {
     // Two models, of which we are told that they share a limit, and the server thinks otherwise.
     let provider =

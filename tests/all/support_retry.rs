@@ -308,7 +308,7 @@ pub(crate) async fn send(client: &Client, request: Req) -> Answer {
 
 pub(crate) async fn try_send(client: &Client, request: Req) -> Result<Answer, Broken> {
     let call = client.clone().oneshot(request);
-    tokio::time::timeout(secs(86_400), call).await.expect("answered within a day")
+    tokio::time::timeout(secs(90_000), call).await.expect("answered within a day")
 }
 
 /// So many calls at once, each read to its end; what became of them in the order of submission.
