@@ -21,7 +21,7 @@ use crate::classify::{
 use crate::dialect::Dialect;
 use crate::report::Event;
 use crate::room::{Next, Rule};
-use crate::time::{add, secs};
+use crate::time::{LONGEST, add, secs};
 
 /// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
 const LATE: Duration = Duration::from_millis(5);
@@ -86,7 +86,7 @@ pub(crate) struct Gate {
     dialect: &'static Dialect,
     /// What nobody has been told yet.
     news: Vec<Event>,
-    /// Refused, and not a success since: from when.
+    /// Refused in a row, and not a success since: from when.
     ailing: Option<Instant>,
     window: Window,
     ceiling: Ceiling,
@@ -156,7 +156,9 @@ impl Gate {
         let text = in_text(verdict, shown);
         self.snapshots(now, ticket, shown, text);
 
-        let hint = if self.config.pacing { verdict.stated() } else { verdict.retry_after };
+        // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
+        let reset = || verdict.retry_after.filter(|reset| !self.config.pacing && *reset <= self.config.max_wait);
+        let hint = verdict.stated().or_else(reset);
         let explains = self.explains(t, ticket, verdict, shown, text);
         let class = match (verdict.kind, verdict.evidence) {
             (Kind::Concurrency, _) => Class::Concurrency,
@@ -194,14 +196,27 @@ impl Gate {
         self.shut(now, QUOTA_PROBE, true, ticket.seq);
     }
 
+    /// An answer that neither succeeds nor throttles: its headers show as much as any other's. The slot stays taken until
+    /// the body ends.
+    pub(crate) fn other(&mut self, now: Instant, ticket: &Ticket, too_large: bool, shown: Option<&RateLimitSnapshot>) {
+        let mut ticket = *ticket;
+        if too_large {
+            // What its bucket cannot hold it has not taken from there; counted, it would stop the key for minutes.
+            for unit in [Unit::Tokens, Unit::InputTokens, Unit::OutputTokens] {
+                let cost = cost(&ticket.asked, unit, ticket.correction);
+                self.give_back(unit, cost);
+                ticket.spent[unit as usize] -= cost;
+            }
+        }
+        self.snapshots(now, &ticket, shown, None);
+    }
+
     /// A call that was admitted but not sent after all gives back what it took.
     pub(crate) fn withdrawn(&mut self, now: Instant, ticket: &Ticket) {
         self.ended(now, ticket.seq);
         self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
         for unit in UNITS {
-            let cost = cost(&ticket.asked, unit, ticket.correction);
-            self.spent[unit as usize] -= cost;
-            self.of_unit(unit).for_each(|level| level.give_back(cost));
+            self.give_back(unit, cost(&ticket.asked, unit, ticket.correction));
         }
     }
 
@@ -252,6 +267,11 @@ impl Gate {
 
     fn of_unit(&mut self, unit: Unit) -> impl Iterator<Item = &mut Level> {
         self.dims.iter_mut().filter(move |dim| dim.dimension.unit() == unit).map(|dim| &mut dim.level)
+    }
+
+    fn give_back(&mut self, unit: Unit, cost: f64) {
+        self.spent[unit as usize] -= cost;
+        self.of_unit(unit).for_each(|level| level.give_back(cost));
     }
 
     fn silences(&mut self, now: Instant) {
@@ -369,8 +389,11 @@ impl Gate {
         cause: Cause,
         new: bool,
     ) -> Fate {
-        let ailing = *self.ailing.get_or_insert(now);
         let k = self.blame.in_a_row();
+        if k <= 1 {
+            self.ailing = None; // trouble of before is over
+        }
+        let ailing = *self.ailing.get_or_insert(now);
         let mut own = None;
         let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.config.max_wait;
         if hint.is_some_and(|hint| hint > self.config.max_wait) || lasting || self.cooldown.is_shut() {
@@ -407,12 +430,11 @@ impl Rule for Gate {
         match self.cooldown.opens(now, ahead) {
             Opens::Closed(closed) => return Next::Closed(closed),
             Opens::OneOut => return Next::Park(self.window.next_silence()),
+            Opens::Probe(closed) if self.config.pacing && !self.window.admits(ahead) => return Next::Closed(closed),
+            Opens::Probe(_) => return Next::Go { gap: Duration::ZERO },
             Opens::At(until) if !self.config.pacing => return Next::At(until),
-            Opens::Now if !self.config.pacing || self.cooldown.is_shut() => return Next::Go { gap: Duration::ZERO },
+            Opens::Now if !self.config.pacing => return Next::Go { gap: Duration::ZERO },
             Opens::Now | Opens::At(_) => {}
-        }
-        if !self.window.admits(ahead) {
-            return Next::Park(self.window.next_silence());
         }
         let t = self.secs(now);
         let (mut wait, mut gap) = (0.0, 0.0);
@@ -431,9 +453,13 @@ impl Rule for Gate {
         if let Some(last) = self.last {
             let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             at = at.max(add(last, gap.saturating_mul(turns)));
+            at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
         }
         at = at.max(self.cooldown.until().unwrap_or(now));
-        if at.saturating_duration_since(now).as_secs_f64() > NOTHING { Next::At(at) } else { Next::Go { gap } }
+        if at.saturating_duration_since(now).as_secs_f64() > NOTHING {
+            return Next::At(at); // before the window is asked: this also tells when a call that comes now can go at best
+        }
+        if self.window.admits(ahead) { Next::Go { gap } } else { Next::Park(self.window.next_silence()) }
     }
 
     fn take(&mut self, now: Instant, ask: &Cost, gap: Duration) -> Ticket {
@@ -493,6 +519,9 @@ impl Rule for Gate {
     }
 }
 
+#[cfg(test)]
+mod invariants;
+
 /// What a call takes of a bucket of this unit, as far as estimates have proved right.
 fn cost(ask: &Cost, unit: Unit, correction: f64) -> f64 {
     match unit {
@@ -502,8 +531,8 @@ fn cost(ask: &Cost, unit: Unit, correction: f64) -> f64 {
     }
 }
 
-/// The refusal's text as a snapshot, where no header shows that bucket: `Limit 30000, Used 22343, Requested 10955. Please
-/// try again in 6.596s` tells the refill, too, since the wait is for what is missing.
+/// The refusal's text as a snapshot, where no header shows that bucket: `Limit 30000, Used 22343, Requested 10955`. The
+/// refill is not read from its hint: that is often rounded up to whole seconds.
 fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<BucketSnapshot> {
     let (limit, used) = (verdict.limit?, verdict.used?);
     let dimension = match verdict.scope? {
@@ -518,9 +547,7 @@ fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<Bucke
     if shown.is_some_and(|shown| shown.get(dimension).is_some()) {
         return None;
     }
-    let missing = used + verdict.requested? - limit;
-    let reset = verdict.stated().filter(|_| missing > 0.0).map(|wait| secs(wait.as_secs_f64() * used / missing));
-    Some(BucketSnapshot { dimension, limit: Some(limit), remaining: Some((limit - used).max(0.0)), reset })
+    Some(BucketSnapshot { dimension, limit: Some(limit), remaining: Some((limit - used).max(0.0)), reset: None })
 }
 
 fn unit_of(scope: Scope) -> Option<Unit> {

@@ -141,7 +141,7 @@ impl Level {
         let passed = as_of - self.as_of;
         if !first && passed > 0.5 {
             let predicted =
-                self.cap.min(self.base + (self.rate - self.foreign) * passed) - (sent.spent - self.spent_then);
+                self.cap.min(self.base + (self.rate - self.foreign) * passed) - (sent.spent - self.spent_then).max(0.0);
             if (predicted - self.cap).abs() > 1.0 {
                 let weight = 0.5 * f64::min(1.0, passed / 5.0);
                 self.foreign = (self.foreign + weight * (predicted - remaining) / passed).max(0.0);
@@ -161,7 +161,8 @@ impl Level {
         };
         (self.base, self.as_of, self.told, self.snap, self.spent_then) = (remaining, as_of, now, sent.seq, sent.spent);
         self.full_at = as_of + reset.unwrap_or(used / self.rate);
-        self.held = self.filled(remaining, as_of, now) - (spent - sent.spent);
+        // Less than nothing only where a call in between gave back what it took.
+        self.held = self.filled(remaining, as_of, now) - (spent - sent.spent).max(0.0);
         self.at = now;
     }
 
@@ -236,6 +237,12 @@ impl Level {
     /// Whether, by the server's own figures, it has had time to fill.
     pub(super) fn full_by(&self, now: f64) -> bool {
         now >= self.full_at
+    }
+
+    /// Its cap, others' use, and the call whose snapshot was accepted.
+    #[cfg(test)]
+    pub(super) fn figures(&self) -> (f64, f64, u64) {
+        (self.cap, self.foreign, self.snap)
     }
 
     /// The fastest rate that this bucket can explain, twice over: what lies above it is no limit worth keeping.

@@ -356,6 +356,11 @@ impl<C, B> Call<C, B> {
                 let shown = RateLimitSnapshot::from_headers(&parts.headers);
                 fate = Some(self.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown.as_ref())));
             } else {
+                let shown = RateLimitSnapshot::from_headers(&parts.headers);
+                let too_large = verdict.kind == Kind::TooLarge;
+                if too_large || shown.is_some() {
+                    self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown.as_ref()));
+                }
                 return Some(slot); // as any answer: until its body ends
             }
             slot.settled();
@@ -397,7 +402,7 @@ impl<C, B> Call<C, B> {
     ) -> Answer<RB> {
         if let Some(reason) = stopped {
             trace::gave_up(reason, self.attempts);
-            if self.shared.config.mark_final {
+            if self.shared.config.mark_final && !self.nested {
                 parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             }
         }
@@ -429,7 +434,7 @@ impl<C, B> Call<C, B> {
             // A fresh generator for each draw: one that is cloned along with its call gives all the same jitter.
             let mut rng = fastrand::Rng::new();
             let drawn = self.shared.config.gate.backoff.draw(self.others + 1, &mut rng);
-            hint.map_or(drawn, |hint| hint.max(drawn) + backoff::spread(hint, &mut rng))
+            hint.map_or(drawn, |hint| hint.max(drawn).saturating_add(backoff::spread(hint, &mut rng)))
         };
         let sleep = not_before.map_or_else(own, |at| at.saturating_duration_since(now));
         let spent = Spent {

@@ -266,6 +266,7 @@ impl<B> Wait<B> {
                     let now = Instant::now();
                     if *late && call.gate.look(|gate| gate.clearance(now, ticket.seq)) != Clearance::Clear {
                         // A cooldown has begun while the service was getting ready: as if it had not been admitted.
+                        // What was made ready is given up, as at the door: it may hold somebody else's permit.
                         let fresh = service.clone();
                         drop(std::mem::replace(service, fresh));
                         call.gate.tell(|gate, now| gate.withdrawn(now, &ticket));

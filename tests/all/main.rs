@@ -1,13 +1,23 @@
 //! All tests that need no socket, in one binary: one file a noun.
 
 mod support_limit;
+mod support_retry;
 
+mod bodies;
 mod buffer;
 mod compose;
+mod contract;
+mod cooldown;
+mod costs;
+mod gate;
+mod hints;
 mod inside;
+mod invariants;
+mod keys;
 mod limit;
 mod properties;
 mod report;
+mod retry;
 mod room;
 mod runtimes;
 mod slots;

@@ -94,7 +94,7 @@ async fn a_refusals_own_figures_stand_in_where_no_header_tells() {
     };
     for hints in [Hints::Message, Hints::Neither] {
         let (refused, time) = run(hints).await;
-        assert_eq!(refused, 1, "the first refusal tells that nothing is left, and how fast it refills");
+        assert_eq!(refused, 1, "the first refusal tells that nothing is left");
         assert_eq!(time.as_secs(), 31, "30 calls at one a second, and a margin of one");
     }
 }
