@@ -58,4 +58,4 @@ pub use body::Body;
 pub use from_reqwest::FromReqwest;
 #[cfg(feature = "middleware")]
 pub use middleware::{NextService, TowerMiddleware};
-pub use to_reqwest::ToReqwest;
+pub use to_reqwest::{ToReqwest, into_reqwest};

@@ -90,8 +90,9 @@ where
     }
 }
 
-/// The same response as reqwest's; one that came from no server has the URL of its request.
-pub(crate) fn into_reqwest<RB>(response: http::Response<RB>, url: Url) -> reqwest::Response
+/// Turns the answer of a stack around [`FromReqwest`](crate::FromReqwest) into reqwest's own, its URL kept; one that came
+/// from no server gets the URL of its request. [`ToReqwest`] does this itself.
+pub fn into_reqwest<RB>(response: http::Response<RB>, url: Url) -> reqwest::Response
 where
     RB: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + 'static,
 {
