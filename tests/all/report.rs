@@ -17,11 +17,14 @@ fn request() -> Request<Full<Bytes>> {
     Request::post("https://api.openai.com/v1/chat/completions").body(Full::from("{\"model\":\"m\"}")).unwrap()
 }
 
-/// Answers each call with the next of these headers and bodies, at once.
+/// A status, headers and a body.
+type Scripted<'a> = (u16, &'a [(&'static str, &'static str)], &'static str);
+
+/// Answers each call with the next of these, at once.
 fn script(
-    answers: &[(u16, &[(&'static str, &'static str)], &'static str)],
+    answers: &[Scripted<'_>],
 ) -> impl Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>, Error = Infallible> + Clone + use<> {
-    let answer = |(status, headers, body): &(u16, &[(&'static str, &'static str)], &'static str)| {
+    let answer = |(status, headers, body): &Scripted<'_>| {
         let response = Response::builder().status(*status);
         let response = headers.iter().fold(response, |response, (name, value)| response.header(*name, *value));
         response.body(Full::from(*body)).unwrap()

@@ -204,12 +204,10 @@ async fn a_call_that_is_dropped_when_its_turn_has_come_passes_the_turn_on() {
     assert_eq!((desk.len(), handle.queued()), (1, 0));
 }
 
+type Answered = Result<Response<ResponseBody<Scripted>>, Boom>;
+
 /// A call that has its slot and waits for the inner service to be ready.
-fn readying() -> (
-    tokio_test::task::Spawn<impl Future<Output = Result<Response<ResponseBody<Scripted>>, Boom>>>,
-    Door<Desk>,
-    LimitHandle,
-) {
+fn readying() -> (tokio_test::task::Spawn<impl Future<Output = Answered>>, Door<Desk>, LimitHandle) {
     let layer = ConcurrencyLimitLayer::new(1);
     let (desk, handle) = (Desk::default(), layer.handle());
     let door = Door::new(desk.clone());
