@@ -98,7 +98,7 @@ impl Cooldown {
     /// A hint for the key: never earlier than it says, and a little later each time anew.
     pub(super) fn hinted(&mut self, now: Instant, hint: Duration, in_a_row: u32) {
         let floor = if in_a_row >= FLOOR_FROM { self.backoff.base(in_a_row) / 2 } else { Duration::ZERO };
-        let wait = hint.max(floor) + backoff::spread(hint, &mut self.rng);
+        let wait = hint.max(floor).saturating_add(backoff::spread(hint, &mut self.rng));
         self.not_before(add(now, wait));
     }
 
@@ -110,7 +110,7 @@ impl Cooldown {
 
     /// The wait of one call alone.
     pub(super) fn own_wait(&mut self, hint: Duration) -> Duration {
-        hint + backoff::spread(hint, &mut self.rng)
+        hint.saturating_add(backoff::spread(hint, &mut self.rng))
     }
 
     fn not_before(&mut self, at: Instant) {

@@ -356,7 +356,7 @@ impl<C, B> Call<C, B> {
             // A fresh generator for each draw: one that is cloned along with its call gives all the same jitter.
             let mut rng = fastrand::Rng::new();
             let drawn = self.shared.config.gate.backoff.draw(self.others + 1, &mut rng);
-            hint.map_or(drawn, |hint| hint.max(drawn) + backoff::spread(hint, &mut rng))
+            hint.map_or(drawn, |hint| hint.max(drawn).saturating_add(backoff::spread(hint, &mut rng)))
         };
         let sleep = not_before.map_or_else(own, |at| at.saturating_duration_since(now));
         let spent = Spent {

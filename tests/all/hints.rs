@@ -84,6 +84,21 @@ async fn a_hint_without_measure_is_told_and_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hint_without_end_overflows_nothing_however_patient_the_layer() {
+    use tower_429::Verdict;
+    use tower_429::classify::Kind;
+    for kind in [Kind::RateLimited, Kind::Concurrency, Kind::Overloaded, Kind::ServerError] {
+        let endless = patient().max_wait(Duration::MAX).retry_on(tower_429::RetryOn::openai_sdk());
+        let endless = endless.classify(move |_, _| Some(Verdict::new(kind).with_retry_after(Duration::MAX)));
+        let server = Server::new(|n, _| if n == 0 { Reply::status(429, "") } else { Reply::ok() });
+        let answer = send(&client(&endless, &server), with(tower_429::Deadline::within(secs(100)))).await;
+        assert_eq!(answer.status(), 429, "{kind:?}");
+        let stopped = info(&answer).unwrap().stopped;
+        assert!(matches!(stopped, Some(StopReason::Deadline | StopReason::SleepSpent)), "{kind:?}: {stopped:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hint_in_the_message_is_waited_for() {
     for (said, millis) in [
         ("Please try again in 20ms.", 20),

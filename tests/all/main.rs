@@ -6,6 +6,7 @@ mod cooldown;
 mod costs;
 mod gate;
 mod hints;
+mod invariants;
 mod keys;
 mod retry;
 mod support_retry;

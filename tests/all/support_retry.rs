@@ -177,13 +177,6 @@ impl Reply {
         self
     }
 
-    pub(crate) fn extension<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
-        if let Ok(response) = &mut self.result {
-            response.extensions_mut().insert(value);
-        }
-        self
-    }
-
     /// Counts the body among those that are alive.
     pub(crate) fn counted(mut self, alive: &Arc<AtomicUsize>) -> Self {
         if let Ok(response) = &mut self.result {
