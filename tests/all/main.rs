@@ -8,5 +8,6 @@ mod gate;
 mod hints;
 mod invariants;
 mod keys;
+mod replay;
 mod retry;
 mod support_retry;
