@@ -160,7 +160,7 @@ async fn ten_idle_minutes_are_no_reason_to_be_refused() {
             .rate_headers(RateHeaders::None)
             .hints(Hints::Neither)
             .latency(Latency::internet())
-            .service_time(ServiceTime::LogNormal { mean: secs(1), sigma: 0.5 })
+            .service_time(ServiceTime::LogNormal { mean: secs(8), sigma: 0.5 })
             .seed(seed)
             .build();
         let layer = layer().seed(seed);
@@ -170,7 +170,8 @@ async fn ten_idle_minutes_are_no_reason_to_be_refused() {
         assert_eq!(failed_of(&layer, &provider, 750).await, 0);
         refused += provider.seen().refused() - before;
     }
-    assert!(refused <= 375, "0.10 for each success: {refused} of 3,750");
+    // 123; 347 if the window that the first half left behind were still in force.
+    assert!(refused <= 225, "0.06 for each success: {refused} of 3,750");
 }
 
 #[tokio::test(start_paused = true)]

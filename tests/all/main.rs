@@ -16,6 +16,7 @@ mod invariants;
 mod keys;
 mod limit;
 mod properties;
+mod replay;
 mod report;
 mod retry;
 mod room;
