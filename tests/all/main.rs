@@ -9,6 +9,7 @@ mod compose;
 mod contract;
 mod cooldown;
 mod costs;
+mod fuzzed;
 mod gate;
 mod hints;
 mod inside;
