@@ -69,7 +69,8 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) {
 pub fn durations(data: &[u8]) {
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_bytes(data) {
-        for name in ["retry-after", "retry-after-ms", "x-ratelimit-reset-requests", "anthropic-ratelimit-tokens-reset"] {
+        for name in ["retry-after", "retry-after-ms", "x-ratelimit-reset-requests", "anthropic-ratelimit-tokens-reset"]
+        {
             headers.clear();
             headers.insert(name, value.clone());
             assert!(classify::retry_after(&headers, now()).is_none_or(|delay| delay <= LONGEST), "{name}");
