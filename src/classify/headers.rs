@@ -145,8 +145,11 @@ impl RateLimitSnapshot {
                 // Of a header that is repeated the first that can be read counts.
                 Part::Limit => fill(&mut bucket.limit, value, &mut garbled[index]),
                 Part::Remaining => fill(&mut bucket.remaining, value, &mut garbled[index]),
-                Part::Reset if bucket.reset.is_none() => bucket.reset = duration::reset(first_item(value), now),
-                Part::Reset => {}
+                Part::Reset if bucket.reset.is_some() => {}
+                Part::Reset => {
+                    let plain = duration::plain(value);
+                    bucket.reset = plain.or_else(|| duration::reset(first_item(value), now));
+                }
                 Part::Structured => structured(bucket, value),
                 Part::Policy => bucket.limit = bucket.limit.or(policy(value)),
             }
@@ -245,7 +248,7 @@ fn by_words(rest: &[u8]) -> Option<(Dimension, Part)> {
 
 fn fill(field: &mut Option<f64>, value: &[u8], garbled: &mut bool) {
     if field.is_none() {
-        *field = count(first_item(value));
+        *field = digits(value).or_else(|| count(first_item(value)));
         *garbled |= field.is_none();
     }
 }
@@ -255,12 +258,24 @@ fn count(text: &[u8]) -> Option<f64> {
     if text.is_empty() {
         return None;
     }
-    // Digits alone, which is what nearly all are, need no more than this.
-    if text.len() <= 15 && text.iter().all(u8::is_ascii_digit) {
-        return Some(text.iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0')) as f64);
-    }
     let value = std::str::from_utf8(text).ok()?.parse::<f64>().ok()?;
     (value.is_finite() && value >= 0.0 && text[0] != b'+').then_some(value)
+}
+
+/// Digits alone, which is what nearly all numbers are, in one look at each.
+fn digits(text: &[u8]) -> Option<f64> {
+    if text.is_empty() || text.len() > 15 {
+        return None;
+    }
+    let mut value = 0_u64;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    Some(value as f64)
 }
 
 /// The first item of a list: older IETF drafts write `100, 100;w=60`. A date has a comma of its own.
