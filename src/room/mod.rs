@@ -194,7 +194,11 @@ impl<R: Rule> Room<R> {
 
     /// Calls whoever may go, unlocks, and wakes them.
     fn finish<'a>(&'a self, state: MutexGuard<'a, State<R>>, now: Instant) {
-        self.unlock(state, now);
+        if state.queue.len() > 0 {
+            self.unlock(state, now);
+        } else {
+            drop(state); // nobody to call, nothing to set the timer for: what most calls meet
+        }
         self.answer_bell();
     }
 
