@@ -28,8 +28,8 @@ const CLOSE_AFTER: u32 = 5;
 const QUOTA_PROBE: Duration = Duration::from_secs(30);
 /// The correction of token estimates stays within these bounds.
 const CORRECTION: std::ops::RangeInclusive<f64> = 0.25..=4.0;
-/// What a wait must exceed to be one, in seconds: less is the rounding of sums.
-const NOTHING: f64 = 1e-6;
+/// What a wait must exceed to be one: less is the rounding of sums.
+const NOTHING: Duration = Duration::from_micros(1);
 
 /// Requests and tokens: what a call spends of.
 const UNITS: usize = 2;
@@ -46,7 +46,8 @@ pub(crate) struct Ask {
 pub(crate) struct Ticket {
     pub(crate) seq: u64,
     flight: Flight,
-    sent: Instant,
+    /// When it went, in seconds of the gate's clock.
+    sent: f64,
     raw: f64,
     tokens: f64,
     /// What had been spent of each unit, this call included.
@@ -146,7 +147,7 @@ impl Gate {
         self.silences(now);
         self.ended(now, ticket.seq);
         let t = self.secs(now);
-        self.ceiling.refused(t, self.secs(ticket.sent));
+        self.ceiling.refused(t, ticket.sent);
         self.snapshots(now, ticket, shown);
 
         let hint = if self.config.pacing { verdict.stated() } else { verdict.retry_after };
@@ -182,14 +183,14 @@ impl Gate {
     pub(crate) fn exhausted(&mut self, now: Instant, ticket: &Ticket) {
         self.silences(now);
         self.ended(now, ticket.seq);
-        self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
+        self.ceiling.refused(self.secs(now), ticket.sent);
         self.cooldown.shut(now, QUOTA_PROBE, true, ticket.seq, self.seq);
     }
 
     /// A call that was admitted but not sent after all gives back what it took.
     pub(crate) fn withdrawn(&mut self, now: Instant, ticket: &Ticket) {
         self.ended(now, ticket.seq);
-        self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
+        self.ceiling.refused(self.secs(now), ticket.sent);
         for (unit, cost) in [(Unit::Requests, 1.0), (Unit::Tokens, ticket.tokens)] {
             self.spent[index(unit)] -= cost;
             self.of_unit(unit).for_each(|level| level.give_back(cost));
@@ -199,11 +200,6 @@ impl Gate {
     /// Whether a call that has been admitted may still go, or a cooldown has begun since.
     pub(crate) fn clearance(&self, now: Instant, seq: u64) -> Clearance {
         self.cooldown.clearance(now, seq)
-    }
-
-    /// Whether any bucket counts tokens: until then no request needs to be read for them.
-    pub(crate) fn counts_tokens(&self) -> bool {
-        self.dims.iter().any(|dim| dim.dimension.unit() == Unit::Tokens)
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -244,7 +240,7 @@ impl Gate {
 
     fn snapshots(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         let Some(shown) = shown else { return };
-        let (t, at) = (self.secs(now), self.secs(ticket.sent));
+        let (t, at) = (self.secs(now), ticket.sent);
         for bucket in shown.buckets() {
             let unit = bucket.dimension.unit();
             if !is_counted(unit) {
@@ -262,6 +258,7 @@ impl Gate {
                 dim.level.snapshot(t, sent, spent, window, shown);
             } else if self.dims.len() < MAX_DIMENSIONS {
                 let level = Level::first(t, sent, spent, window, shown);
+                self.dims.reserve_exact(1); // a key is kept for long, and has few
                 self.dims.push(Dim { dimension: bucket.dimension, level });
             }
             self.known = true;
@@ -347,7 +344,7 @@ impl Rule for Gate {
     const CLOCK: bool = true;
 
     fn submit(&mut self, now: Instant) {
-        if self.window.in_flight() == 0 && now.saturating_duration_since(self.idle_from) >= IDLE {
+        if self.window.in_flight() == 0 && now >= self.idle_from + IDLE {
             self.ceiling.rested();
             self.blame.rested();
             self.window.rested();
@@ -366,8 +363,8 @@ impl Rule for Gate {
         if !self.window.admits(ahead) {
             return Next::Park(self.window.next_silence());
         }
-        let t = self.secs(now);
         let (mut wait, mut gap) = (0.0, 0.0);
+        let t = self.secs(now);
         for dim in &self.dims {
             let requests = dim.dimension.unit() == Unit::Requests;
             let cost = if requests { 1.0 } else { ask.tokens * self.correction };
@@ -378,14 +375,14 @@ impl Rule for Gate {
         if let Some(rate) = self.ceiling_now(t) {
             gap = f64::max(gap, 1.0 / rate);
         }
-        let gap = secs(gap);
-        let mut at = if wait > NOTHING { add(now, secs(wait)) } else { now };
+        let gap = if gap > 0.0 { secs(gap) } else { Duration::ZERO };
+        let mut at = if wait > 0.0 { add(now, secs(wait)) } else { now };
         if let Some(last) = self.last {
             let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             at = at.max(add(last, gap.saturating_mul(turns)));
         }
         at = at.max(self.cooldown.until().unwrap_or(now));
-        if at.saturating_duration_since(now).as_secs_f64() > NOTHING { Next::At(at) } else { Next::Go { gap } }
+        if at > now + NOTHING { Next::At(at) } else { Next::Go { gap } }
     }
 
     fn take(&mut self, now: Instant, ask: &Ask, gap: Duration) -> Ticket {
@@ -402,7 +399,7 @@ impl Rule for Gate {
         self.ceiling.sent(t);
         self.cooldown.sent(self.seq);
         let flight = self.window.sent(self.seq, now);
-        Ticket { seq: self.seq, flight, sent: now, raw: ask.tokens, tokens, spent: self.spent, full, known: self.known }
+        Ticket { seq: self.seq, flight, sent: t, raw: ask.tokens, tokens, spent: self.spent, full, known: self.known }
     }
 
     /// The body's end or drop, or any end that is neither a success nor a refusal: what was spent stays spent.

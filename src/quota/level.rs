@@ -34,8 +34,6 @@ pub(super) struct Sent {
 
 #[derive(Debug, Clone)]
 pub(super) struct Level {
-    /// The number in the server's headers.
-    limit: f64,
     /// What the bucket really holds when full.
     cap: f64,
     rate: f64,
@@ -73,7 +71,6 @@ impl Level {
 
     fn blank(now: f64, limit: f64, window: f64) -> Self {
         Self {
-            limit,
             cap: limit,
             rate: limit / window,
             foreign: 0.0,
@@ -140,7 +137,6 @@ impl Level {
             None => self.rate,
         };
         self.foreign = self.foreign.min(0.95 * self.rate);
-        self.limit = limit;
         self.cap = match reset {
             Some(reset) if self.short => limit.min(f64::max(1.0, remaining + self.rate * reset)),
             _ => limit,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::HeaderName, request, response};
+use http::{HeaderMap, HeaderValue, Request, Response, header::HeaderName, request, response};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::layer::Shared;
 use crate::backoff;
 use crate::body::{ReadAhead, ResponseBody};
 use crate::call::{Cost, QuotaKey, ResendCount};
-use crate::classify::{self, Kind, RateLimitSnapshot, Verdict};
+use crate::classify::{self, BucketSnapshot, Kind, RateLimitSnapshot, Unit, Verdict};
 use crate::limit::ReleaseAt;
 use crate::peek;
 use crate::quota::{Admitted, Ask, Gate, Ticket};
@@ -87,6 +87,16 @@ impl Shared {
         }
     }
 
+    /// What an answer's headers show of the key's limits.
+    fn shown(&self, headers: &HeaderMap) -> Option<RateLimitSnapshot> {
+        let shown = RateLimitSnapshot::from_headers(headers)?;
+        let tokens = |bucket: &BucketSnapshot| bucket.dimension.unit() == Unit::Tokens;
+        if !self.quotas.counts_tokens() && shown.buckets().iter().any(tokens) {
+            self.quotas.note_tokens();
+        }
+        Some(shown)
+    }
+
     /// Who shares a limit with this call, what it costs, and the gate that decides.
     pub(super) fn identify<C: CloneBody<B>, B: Body>(
         &self,
@@ -109,7 +119,7 @@ impl Shared {
         let gate = self.quotas.gate(key, &config.gate);
         let cost = parts.extensions.get::<Cost>().copied();
         let cost = cost.or_else(|| {
-            if !gate.look(Gate::counts_tokens) {
+            if !self.quotas.counts_tokens() {
                 return None; // no request need be read to its end before a limit on tokens is known
             }
             let body = peeked.get_or_insert_with(|| replay.peek(body, peek::PEEK_MAX)).clone().unwrap_or_default();
@@ -177,12 +187,17 @@ impl<C, B> Call<C, B> {
     }
 
     /// Makes a request ready to be sent: copied if it may have to be sent again, then marked.
-    pub(super) fn prepare(&mut self, mut request: Request<B>, seq: u64) -> Request<B>
+    pub(super) fn prepare(&mut self, request: &mut Request<B>, seq: u64)
     where
         C: CloneBody<B>,
     {
         // Copied first: the copy needs no permit of ours.
-        self.spare = if self.may_go_again() { copy(&self.replay, &request) } else { None };
+        self.spare = None;
+        if self.may_go_again()
+            && let Some(body) = self.replay.clone_body(request.body())
+        {
+            copy_head(request, self.spare.insert(Request::new(body)));
+        }
         if self.attempts > 0 {
             request.extensions_mut().insert(ResendCount(self.attempts));
             if let Some(name) = &self.shared.config.retry_count {
@@ -194,7 +209,6 @@ impl<C, B> Call<C, B> {
             let gate = Arc::clone(&self.gate);
             request.extensions_mut().insert(Admitted { place: self.place, key: self.key, gate, seq });
         }
-        request
     }
 
     fn may_go_again(&self) -> bool {
@@ -237,7 +251,7 @@ impl<C, B> Call<C, B> {
         }
         let over = body.is_end_stream() || self.shared.config.release_at == ReleaseAt::Headers;
         let slot = passage.and_then(|Passage { ticket, slot }| {
-            let shown = RateLimitSnapshot::from_headers(&parts.headers);
+            let shown = self.shared.shown(&parts.headers);
             if over {
                 self.gate.tell(|gate, now| gate.finished(now, &ticket, shown.as_ref()));
                 slot.settled();
@@ -271,7 +285,7 @@ impl<C, B> Call<C, B> {
             if verdict.kind == Kind::QuotaExhausted {
                 self.gate.tell(|gate, now| gate.exhausted(now, &ticket));
             } else if verdict.is_throttling() {
-                let shown = RateLimitSnapshot::from_headers(&parts.headers);
+                let shown = self.shared.shown(&parts.headers);
                 fate = Some(self.gate.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown.as_ref())));
             } else {
                 return Some(slot); // as any answer: until its body ends
@@ -395,13 +409,11 @@ impl<C, B> Call<C, B> {
     }
 }
 
-/// A request like this one; nothing if its body cannot be copied.
-fn copy<C: CloneBody<B>, B>(replay: &C, request: &Request<B>) -> Option<Request<B>> {
-    let mut copy = Request::new(replay.clone_body(request.body())?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
+/// Makes a request like another in all but its body. In place: requests are large, and each move of one is a copy.
+fn copy_head<B>(from: &Request<B>, to: &mut Request<B>) {
+    *to.method_mut() = from.method().clone();
+    *to.uri_mut() = from.uri().clone();
+    *to.version_mut() = from.version();
+    *to.headers_mut() = from.headers().clone();
+    *to.extensions_mut() = from.extensions().clone();
 }
