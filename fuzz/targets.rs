@@ -32,7 +32,7 @@ fn headers_of(data: &[u8]) -> HeaderMap {
 }
 
 /// Headers: no panic, no negative or endless figure.
-pub fn headers(data: &[u8]) {
+pub(crate) fn headers(data: &[u8]) {
     let headers = headers_of(data);
     if let Some(shown) = RateLimitSnapshot::from_headers(&headers) {
         for bucket in shown.buckets() {
@@ -49,7 +49,7 @@ pub fn headers(data: &[u8]) {
 }
 
 /// An error body, after a byte that picks the status.
-pub fn error_body(data: &[u8]) {
+pub(crate) fn error_body(data: &[u8]) {
     let Some((pick, body)) = data.split_first() else { return };
     let statuses = [429, 400, 402, 403, 404, 413, 498, 500, 502, 503, 529, 200];
     let status = statuses[usize::from(*pick) % statuses.len()];
@@ -66,7 +66,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) {
 }
 
 /// A delay, in each place where one may stand.
-pub fn durations(data: &[u8]) {
+pub(crate) fn durations(data: &[u8]) {
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_bytes(data) {
         for name in ["retry-after", "retry-after-ms", "x-ratelimit-reset-requests", "anthropic-ratelimit-tokens-reset"]
@@ -82,7 +82,7 @@ pub fn durations(data: &[u8]) {
 }
 
 /// An event stream in frames of any size: the caller gets it byte for byte. The first bytes say where it is cut.
-pub fn stream(data: &[u8]) {
+pub(crate) fn stream(data: &[u8]) {
     let (cuts, body) = data.split_at(data.len().min(8));
     let mut frames = Vec::new();
     let mut rest = body;

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::request;
+use http::{HeaderMap, Uri, request};
 use tokio::time::Instant;
 
 use crate::classify::Unit;
@@ -53,9 +53,13 @@ impl QuotaKey {
     /// assert_ne!(QuotaKey::of(&parts, "gpt-4o"), QuotaKey::of(&parts, "o3"));
     /// ```
     pub fn of(parts: &request::Parts, pool: &str) -> Self {
+        Self::of_head(&parts.uri, &parts.headers, pool)
+    }
+
+    pub(crate) fn of_head(uri: &Uri, headers: &HeaderMap, pool: &str) -> Self {
         let mut credential: [&[u8]; 3] = [b"", b"", b""];
-        let mut host = parts.uri.authority().map_or(&b""[..], |authority| authority.as_str().as_bytes());
-        for (name, value) in &parts.headers {
+        let mut host = uri.authority().map_or(&b""[..], |authority| authority.as_str().as_bytes());
+        for (name, value) in headers {
             // One walk, told apart by length first: six look-ups by name cost ten times as much.
             let name = name.as_str();
             match name.len() {
@@ -68,13 +72,14 @@ impl QuotaKey {
                 _ => {}
             }
         }
+        let scheme = uri.scheme().map_or(&b""[..], |scheme| scheme.as_str().as_bytes());
+        let [credential, project, organization] = credential;
+        let parts = [scheme, host, credential, project, organization, pool.as_bytes()];
         let mut hasher = HASH.build_hasher();
-        parts.uri.scheme().map(http::uri::Scheme::as_str).hash(&mut hasher);
-        host.hash(&mut hasher);
-        for part in credential {
-            part.hash(&mut hasher);
-        }
-        pool.hash(&mut hasher);
+        let lengths = parts.map(|part| u32::try_from(part.len()).unwrap_or(u32::MAX).to_ne_bytes());
+        hasher.write(lengths.as_flattened());
+        // All lengths in one piece, and no empty part: each write to the hasher costs as much as forty bytes do.
+        parts.into_iter().filter(|part| !part.is_empty()).for_each(|part| hasher.write(part));
         Self(hasher.finish())
     }
 

@@ -32,10 +32,24 @@ pub(crate) fn model(body: &[u8]) -> Option<&str> {
 
 /// The model in a path: `/deployments/{x}/`, as Azure has it, or `/models/{x}:`, as Google has it.
 pub(crate) fn model_in_path(path: &str) -> Option<&str> {
-    let after = |marker: &str| path.split_once(marker).map(|(_, rest)| rest);
-    let deployment = after("/deployments/").and_then(|rest| rest.split_once('/')).map(|(model, _)| model);
-    let model = || after("/models/").and_then(|rest| rest.split_once(':')).map(|(model, _)| model);
-    deployment.or_else(model).filter(|model| !model.is_empty() && !model.contains('/'))
+    let mut segments = path.as_bytes().split(|byte| *byte == b'/').skip(1);
+    let model = loop {
+        match segments.next()? {
+            b"deployments" => {
+                let model = segments.next()?;
+                segments.next()?;
+                break model;
+            }
+            b"models" => {
+                let segment = segments.next()?;
+                if let Some(end) = segment.iter().position(|byte| *byte == b':') {
+                    break &segment[..end];
+                }
+            }
+            _ => {}
+        }
+    };
+    std::str::from_utf8(model).ok().filter(|model| !model.is_empty())
 }
 
 /// What a call costs, as its provider counts.
@@ -69,8 +83,7 @@ pub(crate) fn size(body: &[u8]) -> Size {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
-                scan.at -= 1;
-                let Some(text) = scan.string() else { break };
+                let Some(text) = scan.rest_of_string() else { break };
                 if scan.peek() == Some(b':') {
                     wanted =
                         depth == 1 && matches!(text, b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens");
@@ -124,23 +137,28 @@ impl<'a> Scan<'a> {
     /// A string without its quotes; escapes stay as they are.
     fn string(&mut self) -> Option<&'a [u8]> {
         self.expect(b'"')?;
+        self.rest_of_string()
+    }
+
+    /// The same when the first quote has been read.
+    fn rest_of_string(&mut self) -> Option<&'a [u8]> {
         let start = self.at;
         loop {
-            match self.next()? {
-                b'"' => return Some(&self.bytes[start..self.at - 1]),
-                b'\\' => self.at += 1,
-                _ => {}
+            self.at += memchr::memchr2(b'"', b'\\', self.bytes.get(self.at..)?)? + 1;
+            if self.bytes[self.at - 1] == b'"' {
+                return Some(&self.bytes[start..self.at - 1]);
             }
+            self.at += 1;
         }
     }
 
     fn number(&mut self) -> f64 {
-        let start = self.at;
-        while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
+        let mut number = 0.0;
+        while let Some(digit @ b'0'..=b'9') = self.bytes.get(self.at) {
+            number = f64::min(number * 10.0 + f64::from(digit - b'0'), TOKENS_MAX);
             self.at += 1;
         }
-        let digits = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or_default();
-        digits.parse().unwrap_or(0.0_f64).min(TOKENS_MAX)
+        number
     }
 
     /// Skips one value of any kind.

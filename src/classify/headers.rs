@@ -79,8 +79,8 @@ impl RateLimitSnapshot {
                 // Of a header that is repeated the first that can be read counts.
                 Part::Limit => fill(&mut bucket.limit, value),
                 Part::Remaining => fill(&mut bucket.remaining, value),
-                Part::Reset if bucket.reset.is_none() => bucket.reset = reset(value, now),
-                Part::Reset => {}
+                Part::Reset if bucket.reset.is_some() => {}
+                Part::Reset => bucket.reset = duration::plain(value).or_else(|| reset(value, now)),
                 Part::Structured => structured(bucket, value),
                 Part::Policy => bucket.limit = bucket.limit.or_else(|| policy(value)),
             }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::request;
+use http::Request;
 use tower_layer::Layer;
 
 use super::ReleaseAt;
@@ -118,13 +118,18 @@ impl<S> Layer<S> for ConcurrencyLimitLayer {
 
 impl Shared {
     /// The room that a request belongs to.
-    pub(super) fn room(&self, per_key: bool, parts: &request::Parts, admitted: Option<&Admitted>) -> Arc<Room<Places>> {
+    pub(super) fn room<B>(
+        &self,
+        per_key: bool,
+        request: &Request<B>,
+        admitted: Option<&Admitted>,
+    ) -> Arc<Room<Places>> {
         if !per_key {
             return Arc::clone(&self.all);
         }
         let key = admitted.map(|admitted| admitted.key);
-        let key =
-            key.or_else(|| parts.extensions.get::<QuotaKey>().copied()).unwrap_or_else(|| QuotaKey::of(parts, ""));
+        let key = key.or_else(|| request.extensions().get::<QuotaKey>().copied());
+        let key = key.unwrap_or_else(|| QuotaKey::of_head(request.uri(), request.headers(), ""));
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let size = keys.size;
         if keys.rooms.len() >= MAX_LIMIT_KEYS && !keys.rooms.contains_key(&key) {

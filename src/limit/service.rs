@@ -58,26 +58,25 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let config = self.layer.config;
-        let (parts, body) = request.into_parts();
-        let admitted = parts.extensions.get::<Admitted>();
-        let room = self.layer.shared.room(config.per_key, &parts, admitted);
+        let admitted = request.extensions().get::<Admitted>();
+        let room = self.layer.shared.room(config.per_key, &request, admitted);
         // The readied instance is the one called, unless the call has to wait: then it is given up.
         let fresh = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, fresh);
-        let deadline = parts.extensions.get::<Deadline>().map(|deadline| deadline.at());
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.at());
         // One that comes through a gate was looked at there.
         let late = admitted.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now());
         if !late && let Entry::Admitted(seq) = room.enter(()) {
             let slot = Slot::new(room, seq);
-            return ResponseFuture::calling(ready.call(Request::from_parts(parts, body)), slot, config.release_at);
+            return ResponseFuture::calling(ready.call(request), slot, config.release_at);
         }
         drop(ready);
         let place = admitted.map_or_else(
-            || Place { class: parts.extensions.get().copied().unwrap_or_default(), number: next_number() },
+            || Place { class: request.extensions().get().copied().unwrap_or_default(), number: next_number() },
             |admitted| admitted.place,
         );
         let bounds = Bounds { max_queue: config.max_queue, timeout: config.queue_timeout, deadline, again: false };
         let plan = Plan { config, room, place, bounds, admitted: admitted.cloned() };
-        ResponseFuture::waiting(self.inner.clone(), Request::from_parts(parts, body), plan)
+        ResponseFuture::waiting(self.inner.clone(), request, plan)
     }
 }

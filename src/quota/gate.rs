@@ -33,8 +33,8 @@ const CLOSE_AFTER: u32 = 5;
 const QUOTA_PROBE: Duration = Duration::from_secs(30);
 /// The correction of token estimates stays within these bounds.
 const CORRECTION: std::ops::RangeInclusive<f64> = 0.25..=4.0;
-/// What a wait must exceed to be one, in seconds: less is the rounding of sums.
-const NOTHING: f64 = 1e-6;
+/// What a wait must exceed to be one: less is the rounding of sums.
+const NOTHING: Duration = Duration::from_micros(1);
 
 /// What a call spends of.
 const UNITS: [Unit; 4] = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
@@ -44,7 +44,8 @@ const UNITS: [Unit; 4] = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit:
 pub(crate) struct Ticket {
     pub(crate) seq: u64,
     flight: Flight,
-    sent: Instant,
+    /// When it went, in seconds of the gate's clock.
+    sent: f64,
     /// Its cost as it was estimated, and what estimates were multiplied with.
     asked: Cost,
     correction: f64,
@@ -152,7 +153,7 @@ impl Gate {
         self.silences(now);
         self.ended(now, ticket.seq);
         let t = self.secs(now);
-        self.ceiling.refused(t, self.secs(ticket.sent));
+        self.ceiling.refused(t, ticket.sent);
         let text = in_text(verdict, shown);
         self.snapshots(now, ticket, shown, text);
 
@@ -192,7 +193,7 @@ impl Gate {
     pub(crate) fn exhausted(&mut self, now: Instant, ticket: &Ticket) {
         self.silences(now);
         self.ended(now, ticket.seq);
-        self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
+        self.ceiling.refused(self.secs(now), ticket.sent);
         self.shut(now, QUOTA_PROBE, true, ticket.seq);
     }
 
@@ -214,7 +215,7 @@ impl Gate {
     /// A call that was admitted but not sent after all gives back what it took.
     pub(crate) fn withdrawn(&mut self, now: Instant, ticket: &Ticket) {
         self.ended(now, ticket.seq);
-        self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
+        self.ceiling.refused(self.secs(now), ticket.sent);
         for unit in UNITS {
             self.give_back(unit, cost(&ticket.asked, unit, ticket.correction));
         }
@@ -239,11 +240,6 @@ impl Gate {
     /// Whether a call that has been admitted may still go, or a cooldown has begun since.
     pub(crate) fn clearance(&self, now: Instant, seq: u64) -> Clearance {
         self.cooldown.clearance(now, seq)
-    }
-
-    /// Whether any bucket counts tokens: until then no request needs to be read for them.
-    pub(crate) fn counts_tokens(&self) -> bool {
-        self.dims.iter().any(|dim| dim.dimension.unit() != Unit::Requests)
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -300,7 +296,7 @@ impl Gate {
         shown: Option<&RateLimitSnapshot>,
         text: Option<BucketSnapshot>,
     ) {
-        let (t, at) = (self.secs(now), self.secs(ticket.sent));
+        let (t, at) = (self.secs(now), ticket.sent);
         let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
         for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
             let dimension = bucket.dimension;
@@ -321,6 +317,7 @@ impl Gate {
                 self.news.extend(before.map(|from| Event::LimitChanged { dimension, from, to: limit }));
             } else if self.dims.len() < MAX_DIMENSIONS {
                 let level = Level::first(t, sent, self.spent[unit], window, shown);
+                self.dims.reserve_exact(1); // a key is kept for long, and has few
                 self.dims.push(Dim { dimension, level });
             }
             self.known |= !said;
@@ -418,7 +415,7 @@ impl Rule for Gate {
     const CLOCK: bool = true;
 
     fn submit(&mut self, now: Instant) {
-        if self.window.in_flight() == 0 && now.saturating_duration_since(self.idle_from) >= IDLE {
+        if self.window.in_flight() == 0 && now >= self.idle_from + IDLE {
             self.ceiling.rested();
             self.blame.rested();
             self.window.rested();
@@ -436,8 +433,8 @@ impl Rule for Gate {
             Opens::Now if !self.config.pacing => return Next::Go { gap: Duration::ZERO },
             Opens::Now | Opens::At(_) => {}
         }
-        let t = self.secs(now);
         let (mut wait, mut gap) = (0.0, 0.0);
+        let t = self.secs(now);
         for dim in &self.dims {
             let unit = dim.dimension.unit();
             let cost = cost(ask, unit, self.correction);
@@ -448,15 +445,15 @@ impl Rule for Gate {
         if let Some(rate) = self.ceiling_now(t) {
             gap = f64::max(gap, 1.0 / rate);
         }
-        let gap = secs(gap);
-        let mut at = if wait > NOTHING { add(now, secs(wait)) } else { now };
+        let gap = if gap > 0.0 { secs(gap) } else { Duration::ZERO };
+        let mut at = if wait > 0.0 { add(now, secs(wait)) } else { now };
         if let Some(last) = self.last {
             let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             at = at.max(add(last, gap.saturating_mul(turns)));
             at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
         }
         at = at.max(self.cooldown.until().unwrap_or(now));
-        if at.saturating_duration_since(now).as_secs_f64() > NOTHING {
+        if at > now + NOTHING {
             return Next::At(at); // before the window is asked: this also tells when a call that comes now can go at best
         }
         if self.window.admits(ahead) { Next::Go { gap } } else { Next::Park(self.window.next_silence()) }
@@ -480,7 +477,7 @@ impl Rule for Gate {
         Ticket {
             seq: self.seq,
             flight,
-            sent: now,
+            sent: t,
             asked: *ask,
             correction: self.correction,
             spent: self.spent,

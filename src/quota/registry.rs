@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,10 +34,18 @@ pub struct Quotas {
 
 #[derive(Default)]
 struct Shared {
-    keys: Mutex<HashMap<u64, Entry, BuildHasherDefault<AsIs>>>,
+    keys: Mutex<Keys>,
+    /// Whether any key has a limit on tokens: until then no request is read to its end for its cost.
+    tokens: AtomicBool,
     /// Draws of the gates' generators, so that a seeded layer is reproducible.
     seed: Mutex<Option<Rng>>,
-    clock: AtomicU64,
+}
+
+#[derive(Default)]
+struct Keys {
+    gates: HashMap<u64, Entry, BuildHasherDefault<AsIs>>,
+    /// Counts the uses, so that the one that lies furthest back can be told.
+    uses: u64,
 }
 
 struct Entry {
@@ -82,7 +90,7 @@ impl Hasher for AsIs {
 impl Quotas {
     /// What is believed of a key now; nothing if no call has used it.
     pub fn snapshot(&self, key: QuotaKey) -> Option<KeySnapshot> {
-        let gate = Arc::clone(&self.keys().get(&key.hash())?.gate);
+        let gate = Arc::clone(&self.keys().gates.get(&key.hash())?.gate);
         let now = Instant::now();
         let queued = gate.queued();
         Some(gate.look(|gate| KeySnapshot {
@@ -95,7 +103,7 @@ impl Quotas {
 
     /// How many keys are remembered.
     pub fn len(&self) -> usize {
-        self.keys().len()
+        self.keys().gates.len()
     }
 
     /// Whether no call has been made yet.
@@ -113,15 +121,19 @@ impl Quotas {
         config: &GateConfig,
         dialect: impl FnOnce() -> &'static Dialect,
     ) -> Arc<Room<Gate>> {
-        let used = self.shared.clock.fetch_add(1, Ordering::Relaxed);
         let mut keys = self.keys();
-        if let Some(entry) = keys.get_mut(&key.hash()) {
+        keys.uses += 1;
+        let used = keys.uses;
+        if let Some(entry) = keys.gates.get_mut(&key.hash()) {
             entry.used = used;
             return Arc::clone(&entry.gate);
         }
-        let forgotten = if keys.len() < MAX_KEYS { None } else { forget_one(&mut keys) };
+        if config.tokens_per_minute.is_some() {
+            self.note_tokens();
+        }
+        let forgotten = if keys.gates.len() < MAX_KEYS { None } else { forget_one(&mut keys.gates) };
         let gate = Room::new(Gate::new(*config, dialect(), self.rng(), Instant::now()));
-        keys.insert(key.hash(), Entry { gate: Arc::clone(&gate), used });
+        keys.gates.insert(key.hash(), Entry { gate: Arc::clone(&gate), used });
         drop(keys);
         drop(forgotten); // outside the lock: it may hold a timer
         gate
@@ -132,7 +144,16 @@ impl Quotas {
         seed.as_mut().map_or_else(Rng::new, Rng::fork)
     }
 
-    fn keys(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry, BuildHasherDefault<AsIs>>> {
+    /// Whether a limit on tokens has been met, by any key.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.shared.tokens.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_tokens(&self) {
+        self.shared.tokens.store(true, Ordering::Relaxed);
+    }
+
+    fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
         self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct Window {
     /// The most that is known to have been let in at once since `peak_from`.
     peak: u32,
     peak_from: u64,
-    /// Dispatches younger than [`ACK`], by number, without gaps.
+    /// From the oldest dispatch younger than [`ACK`] that is still out, by number, without gaps.
     young: VecDeque<Young>,
 }
 
@@ -127,7 +127,11 @@ impl Window {
         let Some(first) = self.young.front() else { return false };
         let Some(index) = seq.checked_sub(first.flight.seq) else { return false };
         let young = usize::try_from(index).ok().and_then(|index| self.young.get_mut(index));
-        young.is_some_and(|young| std::mem::replace(&mut young.open, false))
+        let counts = young.is_some_and(|young| std::mem::replace(&mut young.open, false));
+        while self.young.front().is_some_and(|young| !young.open) {
+            self.young.pop_front();
+        }
+        counts
     }
 
     /// A call was let in: by an answer, or by silence.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::HeaderName, request, response};
+use http::{HeaderMap, HeaderValue, Request, Response, header::HeaderName, request, response};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use super::layer::Shared;
 use crate::backoff;
 use crate::body::{ReadAhead, ResponseBody};
 use crate::call::{Cost, QuotaKey, ResendCount};
-use crate::classify::{self, Kind, RateLimitSnapshot, Verdict};
+use crate::classify::{self, BucketSnapshot, Kind, RateLimitSnapshot, Unit, Verdict};
 use crate::dialect::Dialect;
 use crate::limit::ReleaseAt;
 use crate::observe::{self, Observer};
@@ -106,6 +106,16 @@ impl Shared {
         }
     }
 
+    /// What an answer's headers show of the key's limits.
+    fn shown(&self, headers: &HeaderMap) -> Option<RateLimitSnapshot> {
+        let shown = RateLimitSnapshot::from_headers(headers)?;
+        let tokens = |bucket: &BucketSnapshot| bucket.dimension.unit() != Unit::Requests;
+        if !self.quotas.counts_tokens() && shown.buckets().iter().any(tokens) {
+            self.quotas.note_tokens();
+        }
+        Some(shown)
+    }
+
     /// Who shares a limit with this call, what it costs, and the gate that decides.
     pub(super) fn identify<C: CloneBody<B>, B: Body>(
         &self,
@@ -129,8 +139,10 @@ impl Shared {
         let gate = self.quotas.gate(key, &config.gate, dialect);
         let cost = parts.extensions.get::<Cost>().copied();
         let cost = cost.or_else(|| {
-            // No request need be read to its end before a limit on tokens is known.
-            let pricing = gate.look(|gate| gate.counts_tokens().then(|| gate.dialect().pricing))?;
+            if !self.quotas.counts_tokens() {
+                return None; // no request need be read to its end before a limit on tokens is known
+            }
+            let pricing = gate.look(|gate| gate.dialect().pricing);
             let body = peeked.get_or_insert_with(|| replay.peek(body, peek::PEEK_MAX)).clone().unwrap_or_default();
             let estimated = config.tokens.as_ref().and_then(|estimator| estimator.estimate(parts, &body));
             Some(estimated.unwrap_or_else(|| peek::cost(pricing, &body)))
@@ -197,12 +209,17 @@ impl<C, B> Call<C, B> {
     }
 
     /// Makes a request ready to be sent: copied if it may have to be sent again, then marked.
-    pub(super) fn prepare(&mut self, mut request: Request<B>, seq: u64) -> Request<B>
+    pub(super) fn prepare(&mut self, request: &mut Request<B>, seq: u64)
     where
         C: CloneBody<B>,
     {
         // Copied first: the copy needs no permit of ours.
-        self.spare = if self.may_go_again() { copy(&self.replay, &request) } else { None };
+        self.spare = None;
+        if self.may_go_again()
+            && let Some(body) = self.replay.clone_body(request.body())
+        {
+            copy_head(request, self.spare.insert(Request::new(body)));
+        }
         if self.attempts > 0 {
             request.extensions_mut().insert(ResendCount(self.attempts));
             if let Some(name) = &self.shared.config.retry_count {
@@ -214,7 +231,6 @@ impl<C, B> Call<C, B> {
             let gate = Arc::clone(&self.gate);
             request.extensions_mut().insert(Admitted { place: self.place, key: self.key, gate, seq });
         }
-        request
     }
 
     fn may_go_again(&self) -> bool {
@@ -299,7 +315,7 @@ impl<C, B> Call<C, B> {
         let over = rest.is_end_stream() || self.shared.config.release_at == ReleaseAt::Headers;
         let mut estimated = None;
         let slot = passage.and_then(|Passage { ticket, slot }| {
-            let shown = RateLimitSnapshot::from_headers(&parts.headers);
+            let shown = self.shared.shown(&parts.headers);
             if over {
                 self.tell(|gate, now| gate.finished(now, &ticket, shown.as_ref()));
                 slot.settled();
@@ -353,10 +369,13 @@ impl<C, B> Call<C, B> {
             if verdict.kind == Kind::QuotaExhausted {
                 self.tell(|gate, now| gate.exhausted(now, &ticket));
             } else if verdict.is_throttling() {
-                let shown = RateLimitSnapshot::from_headers(&parts.headers);
+                let shown = self.shared.shown(&parts.headers);
+                if verdict.requested.is_some_and(|requested| requested > 1.0) {
+                    self.shared.quotas.note_tokens(); // its text speaks of a limit on tokens
+                }
                 fate = Some(self.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown.as_ref())));
             } else {
-                let shown = RateLimitSnapshot::from_headers(&parts.headers);
+                let shown = self.shared.shown(&parts.headers);
                 let too_large = verdict.kind == Kind::TooLarge;
                 if too_large || shown.is_some() {
                     self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown.as_ref()));
@@ -478,13 +497,11 @@ impl<C, B> Call<C, B> {
     }
 }
 
-/// A request like this one; nothing if its body cannot be copied.
-fn copy<C: CloneBody<B>, B>(replay: &C, request: &Request<B>) -> Option<Request<B>> {
-    let mut copy = Request::new(replay.clone_body(request.body())?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
+/// Makes a request like another in all but its body. In place: requests are large, and each move of one is a copy.
+fn copy_head<B>(from: &Request<B>, to: &mut Request<B>) {
+    *to.method_mut() = from.method().clone();
+    *to.uri_mut() = from.uri().clone();
+    *to.version_mut() = from.version();
+    *to.headers_mut() = from.headers().clone();
+    *to.extensions_mut() = from.extensions().clone();
 }

@@ -93,17 +93,18 @@ where
     RB: Body<Data = Bytes>,
 {
     /// Sends a call that was admitted at the door, with the readied instance.
-    pub(super) fn send(mut service: S, mut call: Call<C, B>, request: Request<B>, ticket: Ticket) -> Self {
+    pub(super) fn send(service: S, call: Call<C, B>, mut request: Request<B>, ticket: Ticket) -> Self {
         let slot = Slot::new(Arc::clone(&call.gate) as _, ticket.seq);
-        let request = call.prepare(request, ticket.seq);
-        let future = service.call(request);
-        let state = State::Calling { future, passage: Some(Passage { ticket, slot }) };
-        Self { state, service, call }
+        let mut this = Self { state: State::Done, service, call };
+        this.call.prepare(&mut request, ticket.seq);
+        let future = this.service.call(request);
+        this.state = State::Calling { future, passage: Some(Passage { ticket, slot }) };
+        this
     }
 
     /// Sends a call that is none of the gate's business.
-    pub(super) fn unpaced(mut service: S, mut call: Call<C, B>, request: Request<B>) -> Self {
-        let request = call.prepare(request, 0);
+    pub(super) fn unpaced(mut service: S, mut call: Call<C, B>, mut request: Request<B>) -> Self {
+        call.prepare(&mut request, 0);
         let future = service.call(request);
         Self { state: State::Calling { future, passage: None }, service, call }
     }
@@ -166,8 +167,8 @@ where
                     match ready!(wait.poll(cx, this.service, this.call)) {
                         Ok(Ok(passage)) => {
                             this.call.waited += Instant::now().saturating_duration_since(wait.since);
-                            let Some(request) = wait.request.take() else { unreachable!("a wait ends once") };
-                            let request = this.call.prepare(request, passage.ticket.seq);
+                            let Some(mut request) = wait.request.take() else { unreachable!("a wait ends once") };
+                            this.call.prepare(&mut request, passage.ticket.seq);
                             let future = this.service.call(request);
                             this.state.set(State::Calling { future, passage: Some(passage) });
                         }

@@ -221,7 +221,11 @@ impl<R: Rule> Room<R> {
 
     /// Calls whoever may go, unlocks, and wakes them.
     fn finish<'a>(&'a self, state: MutexGuard<'a, State<R>>, now: Instant) {
-        self.unlock(state, now);
+        if state.queue.len() > 0 || state.timer.is_made() {
+            self.unlock(state, now);
+        } else {
+            drop(state); // nobody to call, no timer to set or to give up: what most calls meet
+        }
         self.answer_bell();
     }
 

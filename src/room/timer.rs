@@ -60,6 +60,11 @@ impl Timer {
         }
     }
 
+    /// Whether there is one.
+    pub(super) fn is_made(&self) -> bool {
+        self.armed.is_some()
+    }
+
     /// Whether the bell rang because the time has come. False: before its time.
     pub(super) fn fired(&mut self, now: Instant) -> bool {
         let Some(armed) = &mut self.armed else { return true };
