@@ -49,7 +49,11 @@ async fn main() -> Result<(), BoxError> {
         }
     });
     try_join_all(streams).await?;
-    println!("{} streams, at most {} at once", provider.seen().accepted, provider.seen().most_in_flight);
+    let seen = provider.seen();
+    println!(
+        "{} streams; the server, which notices a drop a moment later, saw at most {} at once",
+        seen.accepted, seen.most_in_flight
+    );
     Ok(())
 }
 
