@@ -221,9 +221,9 @@ fn the_futures_are_small() {
     }
     let inner =
         tower::service_fn(|_: Req| std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))));
-    let limit = size(&ConcurrencyLimitLayer::new(1).layer(inner.clone()));
-    let retry = size(&RetryOn429Layer::new().layer(inner.clone()));
-    let both = size(&RetryOn429Layer::new().layer(ConcurrencyLimitLayer::new(1).layer(inner.clone())));
+    let limit = size(&ConcurrencyLimitLayer::new(1).layer(inner));
+    let retry = size(&RetryOn429Layer::new().layer(inner));
+    let both = size(&RetryOn429Layer::new().layer(ConcurrencyLimitLayer::new(1).layer(inner)));
     println!("futures in bytes: inner {}, limit {limit}, retry {retry}, both {both}", size(&inner));
     assert!(limit <= size(&inner) + 64, "{limit}");
     assert!(both <= size(&inner) + 600, "{both}");

@@ -2,9 +2,11 @@
 
 mod support_limit;
 
+mod beside_towers;
 mod buffer;
 mod compose;
 mod limit;
+mod limit_keys;
 mod properties;
 mod room;
 mod runtimes;
