@@ -10,12 +10,9 @@ use tokio::time::Instant;
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_ok};
 use tower::{Layer, Service, ServiceExt};
-use tower_429::limit::MAX_LIMIT_KEYS;
-use tower_429::{ConcurrencyLimitLayer, Deadline, Priority, QuotaKey, Reason, Refusal};
+use tower_429::{ConcurrencyLimitLayer, Deadline, Priority, Reason, Refusal};
 
-use crate::support_limit::{
-    Desk, Door, Req, Says, Scripted, Step, code, ms, named, request, request_with, slow, timed,
-};
+use crate::support_limit::{Desk, Door, Req, Says, code, ms, named, request, request_with, slow, timed};
 
 #[test]
 #[should_panic(expected = "a concurrency limit of 0 lets nothing through")]
@@ -157,86 +154,6 @@ async fn a_paused_limit_with_a_bounded_queue_answers_locally() {
     layer.handle().resize(0);
     let answer = layer.layer(slow(ms(0))).oneshot(request()).await.unwrap();
     assert_eq!(code(answer).await, "local_queue_full");
-}
-
-fn keyed(key: impl std::hash::Hash) -> Req {
-    request_with(QuotaKey::new(key))
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_limit_per_key_counts_each_key_of_the_extensions_by_itself() {
-    let layer = ConcurrencyLimitLayer::new(2).per_key();
-    let inner = slow(ms(100));
-    let service = layer.layer(inner.clone());
-    let calls = (0..12).map(|n| service.clone().oneshot(keyed(n % 3)));
-    let (_, elapsed) = timed(join_all(calls)).await;
-    assert_eq!((inner.gauge.most(), elapsed), (6, ms(200)));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_limit_per_key_without_a_key_goes_by_host_and_credential() {
-    let layer = ConcurrencyLimitLayer::new(1).per_key();
-    let inner = slow(ms(100));
-    let service = layer.layer(inner.clone());
-    let call = |token: &str| {
-        let mut request = request();
-        request.headers_mut().insert("authorization", token.parse().unwrap());
-        service.clone().oneshot(request)
-    };
-    let (_, elapsed) = timed(join_all([call("a"), call("b"), call("a")])).await;
-    assert_eq!((inner.gauge.most(), elapsed), (2, ms(200)));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handle_resizes_every_key_that_is_known_and_those_that_come() {
-    let layer = ConcurrencyLimitLayer::new(1).per_key();
-    let inner = slow(ms(100));
-    let service = layer.layer(inner.clone());
-    let calls: Vec<_> = (0..8).map(|n| tokio::spawn(service.clone().oneshot(keyed(n % 2)))).collect();
-    tokio::time::sleep(ms(1)).await;
-    assert_eq!((layer.handle().in_use(), layer.handle().queued()), (2, 6));
-    layer.handle().resize(2);
-    tokio::time::sleep(ms(1)).await;
-    assert_eq!(layer.handle().in_use(), 4);
-    let new: Vec<_> = (0..3).map(|_| tokio::spawn(service.clone().oneshot(keyed("new")))).collect();
-    tokio::time::sleep(ms(1)).await;
-    assert_eq!((layer.handle().in_use(), layer.handle().queued()), (6, 5));
-    join_all(calls.into_iter().chain(new)).await;
-    assert_eq!((layer.handle().in_use(), layer.handle().queued()), (0, 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn idle_keys_are_forgotten_beyond_the_most_that_are_kept_and_keys_in_use_never() {
-    let layer = ConcurrencyLimitLayer::new(1).per_key();
-    let desk = Desk::default();
-    let mut service = layer.layer(desk.clone());
-    // One key runs a call, one holds an unread body, and one has a call in its queue.
-    let mut running = spawn(service.call(keyed("running")));
-    assert_pending!(running.poll());
-    let runs = desk.take();
-    let mut unread = spawn(service.call(keyed("unread")));
-    assert_pending!(unread.poll());
-    desk.take().answer(Scripted::new([Step::Data("a")]));
-    let unread = assert_ready_ok!(unread.poll());
-    for n in 0..3 * MAX_LIMIT_KEYS {
-        let mut call = spawn(service.call(keyed(n)));
-        assert_pending!(call.poll());
-        desk.take().empty();
-        assert_ready_ok!(call.poll());
-        tokio::task::yield_now().await; // tokio lets a task receive only so often in one poll
-    }
-    assert_eq!(layer.handle().in_use(), 2, "both are still counted");
-    for key in ["running", "unread"] {
-        let mut second = spawn(service.call(keyed(key)));
-        assert_pending!(second.poll());
-        assert_eq!(desk.len(), 0, "{key}: still limited");
-    }
-    runs.empty();
-    assert_ready_ok!(running.poll());
-    drop(unread);
-    assert_eq!((layer.handle().in_use(), layer.handle().queued()), (0, 0));
-    let debug = format!("{layer:?}").matches("Room").count();
-    assert!(debug <= MAX_LIMIT_KEYS + 4, "{debug} rooms are kept");
 }
 
 #[tokio::test(start_paused = true)]

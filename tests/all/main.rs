@@ -3,6 +3,7 @@
 mod support_limit;
 mod support_retry;
 
+mod beside_towers;
 mod bodies;
 mod buffer;
 mod compose;
@@ -16,6 +17,7 @@ mod inside;
 mod invariants;
 mod keys;
 mod limit;
+mod limit_keys;
 mod properties;
 mod replay;
 mod report;

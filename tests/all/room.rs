@@ -1,6 +1,5 @@
 //! The order in which calls go, and waiters that are woken and do not come.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +16,7 @@ use tokio_test::{assert_pending, assert_ready_ok};
 use tower::{Layer, Service, ServiceExt};
 use tower_429::{ConcurrencyLimitLayer, Priority};
 
-use crate::support_limit::{Desk, Req, Slow, Wakes, ms, named, request, request_with, slow, timed};
+use crate::support_limit::{Desk, Slow, Wakes, ms, named, request, request_with, slow, timed};
 
 const CLASSES: [Priority; 3] = [Priority::Batch, Priority::Normal, Priority::Interactive];
 
@@ -180,73 +179,7 @@ async fn the_number_called_doubles_with_each_silent_round_up_to_64() {
     assert!(wakes.iter().all(|wakes| wakes.count() <= 1), "nobody is woken twice");
 }
 
-/// Calls in a `select!` loop: while one arm runs, the other call is not polled.
-async fn in_a_select_loop<S>(service: S)
-where
-    S: Service<Req, Response: Sized, Error = Infallible> + Clone,
-{
-    let mut pending: Vec<_> = (0..8).map(|_| Box::pin(service.clone().oneshot(request()))).collect();
-    while let Some(mut first) = pending.pop() {
-        let mut rest = std::mem::take(&mut pending).into_iter();
-        let Some(mut second) = rest.next() else {
-            first.await.unwrap();
-            break;
-        };
-        tokio::select! {
-            done = &mut first => {
-                done.unwrap();
-                pending.push(second);
-            }
-            done = &mut second => {
-                done.unwrap();
-                pending.push(first);
-            }
-        }
-        pending.extend(rest);
-        // A further call here, while those of the loop are not polled.
-        service.clone().oneshot(request()).await.unwrap();
-    }
-}
-
-/// Twenty calls, with a follow-up call in the body of the loop that reads their answers.
-async fn in_a_loop_with_follow_ups<S>(service: S)
-where
-    S: Service<Req, Response: Sized, Error = Infallible> + Clone,
-{
-    let calls = (0..20).map(|_| service.clone().oneshot(request()));
-    let mut answers = futures_util::stream::iter(calls).buffer_unordered(8);
-    while let Some(answer) = answers.next().await {
-        drop(answer.unwrap());
-        service.clone().oneshot(request()).await.unwrap();
-    }
-}
-
 const LONG: Duration = Duration::from_secs(3_600);
-
-#[tokio::test(start_paused = true)]
-async fn a_select_loop_ends_with_our_limit_and_hangs_with_towers() {
-    let ours = ConcurrencyLimitLayer::new(1).layer(slow(ms(10)));
-    let (done, elapsed) = timed(timeout(LONG, in_a_select_loop(ours))).await;
-    done.expect("hangs");
-    assert!(elapsed <= ms(600), "{elapsed:?}"); // 16 calls of 10 ms, and 20 ms for each silent waiter
-
-    let towers = tower::limit::ConcurrencyLimit::new(slow(ms(10)), 1);
-    assert!(timeout(LONG, in_a_select_loop(towers)).await.is_err(), "tower's limit does not hang any more: tell it");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_follow_up_call_in_the_loop_that_reads_answers_ends_with_our_limit_and_hangs_with_towers() {
-    for limit in [1, 2, 4] {
-        let ours = ConcurrencyLimitLayer::new(limit).layer(slow(ms(10)));
-        let (done, elapsed) = timed(timeout(LONG, in_a_loop_with_follow_ups(ours))).await;
-        done.expect("hangs");
-        assert!(elapsed <= ms(1_400), "limit {limit}: {elapsed:?}"); // 40 calls of 10 ms, and some silent rounds
-
-        let towers = tower::limit::ConcurrencyLimit::new(slow(ms(10)), limit);
-        let towers = timeout(LONG, in_a_loop_with_follow_ups(towers)).await;
-        assert!(towers.is_err(), "limit {limit}: tower's limit does not hang any more: tell it");
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_moves_between_tasks_is_woken_where_it_was_polled_last() {

@@ -10,7 +10,6 @@ use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
 use tower::{Layer, Service, ServiceExt};
 use tower_429::{ConcurrencyLimit, ConcurrencyLimitLayer, LimitHandle, ReleaseAt, ResponseBody};
-use tower_429_testing::{Answer, Provider, ServiceTime};
 
 use crate::support_limit::{Boom, Desk, Door, Says, Scripted, Step, ms, request, slow};
 
@@ -204,10 +203,10 @@ async fn a_call_that_is_dropped_when_its_turn_has_come_passes_the_turn_on() {
     assert_eq!((desk.len(), handle.queued()), (1, 0));
 }
 
-type Answered = Result<Response<ResponseBody<Scripted>>, Boom>;
+type Running = <ConcurrencyLimit<Door<Desk>> as Service<crate::support_limit::Req>>::Future;
 
 /// A call that has its slot and waits for the inner service to be ready.
-fn readying() -> (tokio_test::task::Spawn<impl Future<Output = Answered>>, Door<Desk>, LimitHandle) {
+fn readying() -> (tokio_test::task::Spawn<Running>, Door<Desk>, LimitHandle) {
     let layer = ConcurrencyLimitLayer::new(1);
     let (desk, handle) = (Desk::default(), layer.handle());
     let door = Door::new(desk.clone());
@@ -306,39 +305,6 @@ async fn a_calls_own_future_is_gone_before_its_slot_comes_back() {
         // The first call's clone of the token has gone with its future; its service's own clones stay.
         assert_eq!(seen.lock().unwrap().unwrap(), waiting - 1, "{succeeds} {release_at:?} {before}");
     }
-}
-
-async fn six_streams<S, RB>(client: S) -> std::time::Duration
-where
-    S: Service<Request<String>, Response = Response<RB>, Error: std::fmt::Debug> + Clone,
-    RB: Body<Data = Bytes, Error: std::fmt::Debug>,
-{
-    let streams = (0..6).map(|_| {
-        let client = client.clone();
-        async move {
-            let request = Request::new(r#"{"model":"m","stream":true}"#.to_owned());
-            client.oneshot(request).await.unwrap().into_body().collect().await.unwrap();
-        }
-    });
-    crate::support_limit::timed(futures_util::future::join_all(streams)).await.1
-}
-
-fn streaming() -> Provider {
-    let time = ServiceTime::Fixed(ms(1_000));
-    Provider::builder().answer_with(Answer::Sse).streaming(4, ms(100)).service_time(time).build()
-}
-
-#[tokio::test(start_paused = true)]
-async fn six_streams_through_a_limit_of_two_are_two_at_the_server_and_through_towers_limit_six() {
-    let ours = streaming();
-    let elapsed = six_streams(ConcurrencyLimitLayer::new(2).layer(ours.clone())).await;
-    assert_eq!((ours.seen().most_in_flight, ours.seen().accepted), (2, 6));
-    assert_eq!(elapsed, ms(3_000), "three rounds of two");
-
-    // tower's slot is free again when the head is there, 100 ms into a stream of a second.
-    let towers = streaming();
-    six_streams(tower::limit::ConcurrencyLimit::new(towers.clone(), 2)).await;
-    assert_eq!((towers.seen().most_in_flight, towers.seen().accepted), (6, 6));
 }
 
 #[tokio::test(start_paused = true)]
