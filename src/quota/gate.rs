@@ -75,7 +75,8 @@ struct Dim {
 
 /// All that is believed of one key.
 pub(crate) struct Gate {
-    config: GateConfig,
+    pacing: bool,
+    max_wait: Duration,
     base: Instant,
     dims: Vec<Dim>,
     /// Headers have named a bucket.
@@ -94,7 +95,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(config: GateConfig, rng: Rng, now: Instant) -> Self {
+    pub(crate) fn new(config: &GateConfig, rng: Rng, now: Instant) -> Self {
         let seeds = [(Dimension::Requests, config.requests_per_minute), (Dimension::Tokens, config.tokens_per_minute)];
         let seeded = |(dimension, limit): (Dimension, Option<f64>)| {
             Some(Dim { dimension, level: Level::seeded(0.0, limit?, window_of(dimension)) })
@@ -113,7 +114,8 @@ impl Gate {
             ceiling: Ceiling::default(),
             blame: Blame::default(),
             cooldown: Cooldown::new(rng, config.backoff),
-            config,
+            pacing: config.pacing,
+            max_wait: config.max_wait,
         }
     }
 
@@ -150,7 +152,7 @@ impl Gate {
         self.ceiling.refused(t, ticket.sent);
         self.snapshots(now, ticket, shown);
 
-        let hint = if self.config.pacing { verdict.stated() } else { verdict.retry_after };
+        let hint = if self.pacing { verdict.stated() } else { verdict.retry_after };
         let explains = self.explains(t, ticket, verdict, shown);
         let class = match (verdict.kind, verdict.evidence) {
             (Kind::Concurrency, _) => Class::Concurrency,
@@ -321,9 +323,9 @@ impl Gate {
         let ailing = *self.ailing.get_or_insert(now);
         let k = self.blame.in_a_row();
         let mut own = None;
-        let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.config.max_wait;
-        if hint.is_some_and(|hint| hint > self.config.max_wait) || lasting || self.cooldown.is_shut() {
-            self.cooldown.shut(now, self.config.max_wait, false, seq, self.seq);
+        let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.max_wait;
+        if hint.is_some_and(|hint| hint > self.max_wait) || lasting || self.cooldown.is_shut() {
+            self.cooldown.shut(now, self.max_wait, false, seq, self.seq);
         } else if class == Class::Concurrency && self.window.in_flight() > 0 {
             own = hint.map(|hint| self.cooldown.own_wait(hint)); // the key stays open
         } else if let Some(hint) = hint {
@@ -356,8 +358,8 @@ impl Rule for Gate {
         match self.cooldown.opens(now, ahead) {
             Opens::Closed(closed) => return Next::Closed(closed),
             Opens::OneOut => return Next::Park(self.window.next_silence()),
-            Opens::At(until) if !self.config.pacing => return Next::At(until),
-            Opens::Now if !self.config.pacing || self.cooldown.is_shut() => return Next::Go { gap: Duration::ZERO },
+            Opens::At(until) if !self.pacing => return Next::At(until),
+            Opens::Now if !self.pacing || self.cooldown.is_shut() => return Next::Go { gap: Duration::ZERO },
             Opens::Now | Opens::At(_) => {}
         }
         if !self.window.admits(ahead) {
