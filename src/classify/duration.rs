@@ -120,7 +120,7 @@ pub(super) fn plain(mut text: &[u8]) -> Option<Duration> {
         };
         nanos = nanos.checked_add(whole * unit)?.checked_add((part * unit).div_ceil(scale))?;
         if rest.is_empty() {
-            return Some(Duration::from_nanos(nanos));
+            return Some(Duration::from_nanos(nanos).min(MAX));
         }
         text = rest;
     }

@@ -15,7 +15,7 @@ pub(super) struct Ceiling {
     /// What was measured, and when.
     learned: Option<(f64, f64)>,
     born: Option<f64>,
-    counters: [u32; COUNTERS],
+    counters: [u16; COUNTERS],
     /// The half second that the newest counter stands for.
     newest: u64,
 }
@@ -47,7 +47,7 @@ impl Ceiling {
     /// Learns from a refusal. False: nothing was let in, so there is no rate to learn.
     pub(super) fn learn(&mut self, now: f64) -> bool {
         self.turn(now);
-        let recent: u32 = self.counters.iter().sum();
+        let recent: u32 = self.counters.iter().map(|count| u32::from(*count)).sum();
         if recent == 0 {
             return false;
         }

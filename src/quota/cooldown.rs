@@ -44,7 +44,7 @@ pub(super) struct Cooldown {
     backoff: Backoff,
     /// Nothing is let in: one at a time, until one is.
     alone: bool,
-    shut: Option<Shut>,
+    shut: Option<Box<Shut>>, // rare, and a key is kept for long
     /// The call that is out alone, or as a probe; 0: none.
     out: u64,
 }
@@ -131,7 +131,7 @@ impl Cooldown {
             Some(_) => return None, // a call of before: it says what we know
             None => first.min(PROBE_MAX),
         };
-        self.shut = Some(Shut { probe_at: add(now, wait), wait, quota, last });
+        self.shut = Some(Box::new(Shut { probe_at: add(now, wait), wait, quota, last }));
         was_open.then_some(wait)
     }
 
@@ -150,7 +150,7 @@ impl Cooldown {
     /// A call succeeded. True: it opened the key.
     pub(super) fn success(&mut self, seq: u64) -> bool {
         self.back(seq);
-        let opened = self.shut.is_some_and(|shut| seq > shut.last);
+        let opened = self.shut.as_ref().is_some_and(|shut| seq > shut.last);
         if opened {
             self.shut = None;
         }

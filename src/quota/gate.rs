@@ -74,7 +74,8 @@ struct Dim {
 
 /// All that is believed of one key.
 pub(crate) struct Gate {
-    config: GateConfig,
+    pacing: bool,
+    max_wait: Duration,
     base: Instant,
     dims: Vec<Dim>,
     /// Headers have named a bucket.
@@ -96,7 +97,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(config: GateConfig, dialect: &'static Dialect, rng: Rng, now: Instant) -> Self {
+    pub(crate) fn new(config: &GateConfig, dialect: &'static Dialect, rng: Rng, now: Instant) -> Self {
         let seeds = [(Dimension::Requests, config.requests_per_minute), (Dimension::Tokens, config.tokens_per_minute)];
         let seeded = |(dimension, limit): (Dimension, Option<f64>)| {
             Some(Dim { dimension, level: Level::seeded(0.0, limit?, window_of(dimension)) })
@@ -117,7 +118,8 @@ impl Gate {
             ceiling: Ceiling::default(),
             blame: Blame::default(),
             cooldown: Cooldown::new(rng, config.backoff),
-            config,
+            pacing: config.pacing,
+            max_wait: config.max_wait,
         }
     }
 
@@ -158,7 +160,7 @@ impl Gate {
         self.snapshots(now, ticket, shown, text);
 
         // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
-        let reset = || verdict.retry_after.filter(|reset| !self.config.pacing && *reset <= self.config.max_wait);
+        let reset = || verdict.retry_after.filter(|reset| !self.pacing && *reset <= self.max_wait);
         let hint = verdict.stated().or_else(reset);
         let explains = self.explains(t, ticket, verdict, shown, text);
         let class = match (verdict.kind, verdict.evidence) {
@@ -392,9 +394,9 @@ impl Gate {
         }
         let ailing = *self.ailing.get_or_insert(now);
         let mut own = None;
-        let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.config.max_wait;
-        if hint.is_some_and(|hint| hint > self.config.max_wait) || lasting || self.cooldown.is_shut() {
-            self.shut(now, self.config.max_wait, false, seq);
+        let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.max_wait;
+        if hint.is_some_and(|hint| hint > self.max_wait) || lasting || self.cooldown.is_shut() {
+            self.shut(now, self.max_wait, false, seq);
         } else if class == Class::Concurrency && self.window.in_flight() > 0 {
             own = hint.map(|hint| self.cooldown.own_wait(hint)); // the key stays open
         } else if let Some(hint) = hint {
@@ -427,10 +429,10 @@ impl Rule for Gate {
         match self.cooldown.opens(now, ahead) {
             Opens::Closed(closed) => return Next::Closed(closed),
             Opens::OneOut => return Next::Park(self.window.next_silence()),
-            Opens::Probe(closed) if self.config.pacing && !self.window.admits(ahead) => return Next::Closed(closed),
+            Opens::Probe(closed) if self.pacing && !self.window.admits(ahead) => return Next::Closed(closed),
             Opens::Probe(_) => return Next::Go { gap: Duration::ZERO },
-            Opens::At(until) if !self.config.pacing => return Next::At(until),
-            Opens::Now if !self.config.pacing => return Next::Go { gap: Duration::ZERO },
+            Opens::At(until) if !self.pacing => return Next::At(until),
+            Opens::Now if !self.pacing => return Next::Go { gap: Duration::ZERO },
             Opens::Now | Opens::At(_) => {}
         }
         let (mut wait, mut gap) = (0.0, 0.0);

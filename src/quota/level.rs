@@ -53,8 +53,10 @@ pub(super) struct Level {
     /// The window is shorter than the limit says.
     short: bool,
     doubted_until: f64,
-    /// What the slope is measured from: remaining, reset.
-    reference: Option<(f64, f64)>,
+    /// What the slope is measured from: remaining, reset; not a number before the first.
+    reference: (f64, f64),
+    /// Over how long it is spread when it is full.
+    spread: f64,
 }
 
 impl Level {
@@ -87,7 +89,8 @@ impl Level {
             full_at: f64::INFINITY,
             short: false,
             doubted_until: f64::NEG_INFINITY,
-            reference: None,
+            reference: (f64::NAN, f64::NAN),
+            spread: spread(limit, limit / window),
         }
     }
 
@@ -119,14 +122,17 @@ impl Level {
         let mut rate =
             reset.filter(|reset| *reset > 1e-3 && used >= f64::max(1.0, 0.002 * limit)).map(|reset| used / reset);
         if let Some(reset) = reset {
-            let (was_remaining, was_reset) = *self.reference.get_or_insert((remaining, reset));
+            if self.reference.0.is_nan() {
+                self.reference = (remaining, reset);
+            }
+            let (was_remaining, was_reset) = self.reference;
             let (fell, grew) = (was_remaining - remaining, reset - was_reset);
             if fell.abs() >= f64::max(4.0, 0.005 * limit) && fell * grew > 0.0 {
                 // Two snapshots far enough apart: their slope needs no cap.
                 let slope = fell / grew;
                 let was = self.short;
                 self.short = rate.is_some_and(|rate| slope < rate / 2.0);
-                self.reference = Some((remaining, reset));
+                self.reference = (remaining, reset);
                 if self.short {
                     rate = Some(slope);
                     if !was {
@@ -159,6 +165,7 @@ impl Level {
             Some(reset) if self.short => limit.min(f64::max(1.0, remaining + self.rate * reset)),
             _ => limit,
         };
+        self.spread = spread(self.cap, self.rate);
         (self.base, self.as_of, self.told, self.snap, self.spent_then) = (remaining, as_of, now, sent.seq, sent.spent);
         self.full_at = as_of + reset.unwrap_or(used / self.rate);
         // Less than nothing only where a call in between gave back what it took.
@@ -183,11 +190,6 @@ impl Level {
         f64::max(self.rate - self.foreign, 0.05 * self.rate)
     }
 
-    /// Over how long a full bucket is spread.
-    fn spread(&self) -> f64 {
-        SPREAD_MAX.min(self.cap / self.rate / SPREAD_PART)
-    }
-
     /// Seconds until the bucket holds so much.
     pub(super) fn wait_for(&self, now: f64, need: f64) -> f64 {
         let missing = need - self.level(now);
@@ -201,7 +203,7 @@ impl Level {
 
     /// Seconds between calls of this cost, so that a full bucket is not sent in one burst.
     pub(super) fn gap(&self, now: f64, cost: f64) -> f64 {
-        cost / (self.net() + self.level(now).max(0.0) / self.spread())
+        cost / (self.net() + self.level(now).max(0.0) / self.spread)
     }
 
     /// What the bucket should hold for a call: its cost and a margin, since the figures are rounded and others take from
@@ -247,6 +249,11 @@ impl Level {
 
     /// The fastest rate that this bucket can explain, twice over: what lies above it is no limit worth keeping.
     pub(super) fn fastest(&self) -> f64 {
-        2.0 * self.rate + self.cap / self.spread()
+        2.0 * self.rate + self.cap / self.spread
     }
+}
+
+/// Over how long a full bucket is spread.
+fn spread(cap: f64, rate: f64) -> f64 {
+    SPREAD_MAX.min(cap / rate / SPREAD_PART)
 }

@@ -132,7 +132,7 @@ impl Quotas {
             self.note_tokens();
         }
         let forgotten = if keys.gates.len() < MAX_KEYS { None } else { forget_one(&mut keys.gates) };
-        let gate = Room::new(Gate::new(*config, dialect(), self.rng(), Instant::now()));
+        let gate = Room::new(Gate::new(config, dialect(), self.rng(), Instant::now()));
         keys.gates.insert(key.hash(), Entry { gate: Arc::clone(&gate), used });
         drop(keys);
         drop(forgotten); // outside the lock: it may hold a timer

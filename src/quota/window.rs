@@ -30,8 +30,9 @@ pub(super) struct Flight {
 
 #[derive(Debug, Clone, Copy)]
 struct Young {
-    flight: Flight,
     sent: Instant,
+    n: u32,
+    probe: bool,
     open: bool,
 }
 
@@ -55,6 +56,8 @@ pub(super) struct Window {
     peak_from: u64,
     /// From the oldest dispatch younger than [`ACK`] that is still out, by number, without gaps.
     young: VecDeque<Young>,
+    /// The number of the first of them.
+    oldest: u64,
 }
 
 impl Window {
@@ -73,7 +76,8 @@ impl Window {
             since: u32::MAX,
             peak: 0,
             peak_from: 0,
-            young: VecDeque::new(),
+            young: VecDeque::with_capacity(1), // a key is kept for long, and most have few calls out
+            oldest: 0,
         }
     }
 
@@ -99,7 +103,10 @@ impl Window {
         self.in_flight = self.in_flight.saturating_add(1);
         let probe = self.probing && self.in_flight > self.floor;
         let flight = Flight { seq, n: self.in_flight, probe };
-        self.young.push_back(Young { flight, sent: now, open: true });
+        if self.young.is_empty() {
+            self.oldest = seq;
+        }
+        self.young.push_back(Young { sent: now, n: flight.n, probe, open: true });
         flight
     }
 
@@ -109,9 +116,10 @@ impl Window {
             if now < young.sent + ACK {
                 return None;
             }
-            self.young.pop_front();
+            let seq = self.oldest;
+            self.forget_oldest();
             if young.open {
-                return Some(young.flight);
+                return Some(Flight { seq, n: young.n, probe: young.probe });
             }
         }
         None
@@ -124,14 +132,18 @@ impl Window {
 
     /// Takes a call out of those whose silence would count. False: it counted already.
     pub(super) fn close(&mut self, seq: u64) -> bool {
-        let Some(first) = self.young.front() else { return false };
-        let Some(index) = seq.checked_sub(first.flight.seq) else { return false };
+        let Some(index) = seq.checked_sub(self.oldest) else { return false };
         let young = usize::try_from(index).ok().and_then(|index| self.young.get_mut(index));
         let counts = young.is_some_and(|young| std::mem::replace(&mut young.open, false));
         while self.young.front().is_some_and(|young| !young.open) {
-            self.young.pop_front();
+            self.forget_oldest();
         }
         counts
+    }
+
+    fn forget_oldest(&mut self) {
+        self.young.pop_front();
+        self.oldest += 1;
     }
 
     /// A call was let in: by an answer, or by silence.

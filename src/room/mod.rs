@@ -10,7 +10,7 @@ mod timer;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use queue::{Came, Queue};
 use timer::Timer;
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
 
+/// What a rule is told that needs no time.
+static ANY_TIME: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// How many waiters are told at once, outside the lock, that a key has closed.
 const CHUNK: usize = 64;
 
@@ -94,7 +96,6 @@ struct State<R: Rule> {
     rule: R,
     queue: Queue<R::Ask>,
     timer: Timer,
-    base: Instant,
 }
 
 /// What a call at the door gets.
@@ -107,7 +108,7 @@ pub(crate) enum Entry<P> {
 impl<R: Rule> Room<R> {
     pub(crate) fn new(rule: R) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
-            state: Mutex::new(State { rule, queue: Queue::new(), timer: Timer::default(), base: Instant::now() }),
+            state: Mutex::new(State { rule, queue: Queue::new(), timer: Timer::default() }),
             rang: AtomicBool::new(false),
             me: me.clone(),
         })
@@ -296,7 +297,7 @@ impl<R: Rule> std::fmt::Debug for Room<R> {
 impl<R: Rule> State<R> {
     /// The time, or any time where neither the rule nor a waiter needs one: reading the clock is not free.
     fn now(&self) -> Instant {
-        if R::CLOCK || self.queue.len() > 0 { Instant::now() } else { self.base }
+        if R::CLOCK || self.queue.len() > 0 { Instant::now() } else { *ANY_TIME }
     }
 
     /// Whether a call has to leave before it has queued.

@@ -15,7 +15,7 @@ use crate::call::Priority;
 /// How long a waiter that was woken may take to come before the next one is called: 20 ms.
 pub(crate) const CLAIM: Duration = Duration::from_millis(20);
 /// How many may be called at once for one slot when those called before stayed silent.
-pub(crate) const MAX_CALLED: usize = 64;
+pub(crate) const MAX_CALLED: u32 = 64;
 
 const CLASSES: usize = Priority::ALL.len();
 
@@ -41,10 +41,10 @@ pub(crate) struct Queue<A> {
     waiting: [BTreeMap<u64, Waiter<A>>; CLASSES],
     absent: BTreeMap<Place, Option<Instant>>,
     calls: VecDeque<(Place, Instant)>,
-    called: [usize; CLASSES],
+    called: [u32; CLASSES],
     turn: [u64; CLASSES],
     clock: u64,
-    batch: usize,
+    batch: u32,
 }
 
 impl<A: Copy> Queue<A> {
@@ -73,7 +73,7 @@ impl<A: Copy> Queue<A> {
     /// How many are to be served before a newcomer of this class.
     pub(crate) fn before(&self, class: Priority) -> usize {
         let higher = &self.waiting[..=class.index()];
-        higher.iter().map(BTreeMap::len).sum::<usize>() + self.called.iter().sum::<usize>()
+        higher.iter().map(BTreeMap::len).sum::<usize>() + self.called.iter().sum::<u32>() as usize
     }
 
     /// Puts a waiter into its place, or renews its waker. Returns a waker to drop outside the lock.
@@ -119,14 +119,14 @@ impl<A: Copy> Queue<A> {
     pub(crate) fn head(&self) -> Option<(Place, A)> {
         let class = (0..CLASSES)
             .filter(|class| !self.waiting[*class].is_empty())
-            .min_by_key(|class| self.turn[*class] + self.called[*class] as u64 * Priority::ALL[*class].stride())?;
+            .min_by_key(|class| self.turn[*class] + u64::from(self.called[*class]) * Priority::ALL[*class].stride())?;
         let (number, waiter) = self.waiting[class].first_key_value()?;
         Some((Place { class: Priority::ALL[class], number: *number }, waiter.ask))
     }
 
     /// How many calls to count as gone already when the head is judged.
     pub(crate) fn ahead(&self) -> usize {
-        self.called.iter().sum::<usize>().saturating_sub(self.batch - 1)
+        self.called.iter().sum::<u32>().saturating_sub(self.batch - 1) as usize
     }
 
     /// Calls a waiter: its waker is for the caller to wake, outside the lock.
@@ -155,7 +155,7 @@ impl<A: Copy> Queue<A> {
     /// Some who wait, to be woken without being called: one is enough if it comes, and the first ones may be silent.
     pub(crate) fn messengers(&self) -> Vec<Waker> {
         let waiters = self.waiting.iter().flat_map(BTreeMap::values);
-        waiters.take(MAX_CALLED).map(|waiter| waiter.waker.clone()).collect()
+        waiters.take(MAX_CALLED as usize).map(|waiter| waiter.waker.clone()).collect()
     }
 
     /// Charges a class for an admission while others wait.

@@ -31,7 +31,7 @@ impl Wake for Rope {
 
 #[derive(Default)]
 pub(super) struct Timer {
-    armed: Option<Armed>,
+    armed: Option<Box<Armed>>, // only while calls wait
 }
 
 struct Armed {
@@ -53,7 +53,7 @@ impl Timer {
             let bell: Weak<dyn Bell> = Weak::<B>::clone(bell);
             let at = now + RESTING;
             let sleep = Box::pin(tokio::time::sleep_until(at));
-            let mut armed = Armed { sleep, at, spent: true, waker: Waker::from(Arc::new(Rope(bell))) };
+            let mut armed = Box::new(Armed { sleep, at, spent: true, waker: Waker::from(Arc::new(Rope(bell))) });
             if armed.register() {
                 self.armed = Some(armed);
             }

@@ -35,7 +35,7 @@ impl World {
     fn new(config: GateConfig, seed: u64) -> Self {
         let now = Instant::now();
         Self {
-            gate: Gate::new(config, &Dialect::GENERIC, Rng::with_seed(seed), now),
+            gate: Gate::new(&config, &Dialect::GENERIC, Rng::with_seed(seed), now),
             now,
             queue: VecDeque::new(),
             asleep: Vec::new(),
@@ -69,7 +69,7 @@ impl World {
                     assert!(gap <= Duration::from_secs(86_400));
                     assert!(self.gate.until().is_none_or(|until| until <= now), "5: nothing goes before `until`");
                     assert!(head.not_before <= now, "5: a refused call goes no earlier than its own hint");
-                    if self.gate.config.pacing {
+                    if self.gate.pacing {
                         assert!(self.gate.in_flight() < self.gate.window(), "5: nothing goes above the window");
                     }
                     let seq = self.gate.seq;
@@ -239,7 +239,7 @@ impl World {
             assert!(self.gate.window() >= size, "a rate never touches the window");
         }
         assert!(fate.not_before >= now);
-        if let Some(hint) = hint.filter(|hint| *hint <= self.gate.config.max_wait)
+        if let Some(hint) = hint.filter(|hint| *hint <= self.gate.max_wait)
             && !fate.closed
         {
             assert!(fate.not_before >= now + hint, "5: never before its own hint");
