@@ -21,7 +21,8 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::call::{Again, Answer, Call, Passage};
+use super::answer::Answer;
+use super::call::{Again, Call, Passage};
 use crate::body::{ReadAhead, ResponseBody};
 use crate::observe;
 use crate::quota::{Clearance, Gate, Ticket};

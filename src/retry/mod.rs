@@ -51,10 +51,12 @@
 //! A call that has to wait needs a tokio runtime with time enabled, as does reading a refusal's body when it does not
 //! come at once. Nothing is spawned.
 
+mod answer;
 mod budget;
 mod call;
 mod decide;
 mod future;
+mod identify;
 mod info;
 mod layer;
 mod service;

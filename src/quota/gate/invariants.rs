@@ -8,6 +8,8 @@ use fastrand::Rng;
 use proptest::prelude::*;
 
 use super::*;
+use crate::classify::Scope;
+use crate::quota::level::{Sent, Shown};
 use events::{Event, Figures, How, event};
 
 /// One call that waits, with the moment before which it may not go.
