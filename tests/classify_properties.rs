@@ -155,3 +155,37 @@ fn ten_megabytes_take_no_longer_than_64_kilobytes() {
         check(429, &HeaderMap::new(), nested.as_bytes());
     }
 }
+
+/// What the header parser reads of a delay with units; it knows no clock, so that only such a delay is read.
+fn read_reset(text: &str) -> Option<Duration> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("limit", "10"), ("remaining", "5"), ("reset", text)] {
+        let name = HeaderName::try_from(format!("x-ratelimit-{name}-requests")).unwrap();
+        headers.insert(name, HeaderValue::from_str(value).unwrap());
+    }
+    RateLimitSnapshot::from_headers(&headers)?.buckets()[0].reset
+}
+
+proptest! {
+    #[test]
+    fn delays_with_units_are_read_as_humantime_and_jiff_read_them(
+        hours in 0..200_u64, minutes in 0..600_u64, seconds in 0..600_u64, millis in 0..2_000_u64, spaced: bool,
+    ) {
+        let parts = [(hours, "h"), (minutes, "m"), (seconds, "s"), (millis, "ms")];
+        let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+        let text = parts.join(if spaced { " " } else { "" });
+        prop_assume!(!text.is_empty());
+        let human = humantime::parse_duration(&text).unwrap();
+        let jiff: jiff::SignedDuration = text.parse().unwrap();
+        prop_assert_eq!(Duration::try_from(jiff).unwrap(), human, "the oracles agree on {}", text);
+        prop_assert_eq!(read_reset(&text), Some(human), "{}", text);
+    }
+
+    #[test]
+    fn whatever_humantime_writes_is_read_back(millis in 1..400_000_000_u64) {
+        // Beyond a day it writes `1day 2h`, which no server does.
+        let time = Duration::from_millis(millis % 86_400_000);
+        let text = humantime::format_duration(time).to_string();
+        prop_assert_eq!(read_reset(&text), Some(time), "{}", text);
+    }
+}
