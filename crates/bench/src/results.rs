@@ -10,7 +10,8 @@ use crate::schemes::{self, PEERS, Scheme, Setting};
 
 /// Runs of each scheme in each scenario.
 pub const SEEDS: u64 = 5;
-/// `RetryOn429` over a limit may take so much longer than the larger of the two alone.
+/// `RetryOn429` over a limit may take so much longer than the larger of the two alone, or else be within the scenario's
+/// own bar of the best that the limit allows: one that is never refused does not learn that its estimates are too high.
 const COMPOSED: f64 = 1.02;
 
 /// The means of a scheme's runs.
@@ -31,8 +32,9 @@ pub struct Row {
     scenario: Scenario,
     ours: Mean,
     /// Time over the larger of `RetryOn429` alone and the best that so many at once can do.
-    composed: f64,
-    composed_failures: usize,
+    composed: Mean,
+    /// The same over the best that so many can do.
+    composed_to_best: f64,
     peers: Vec<Mean>,
 }
 
@@ -67,12 +69,11 @@ fn row(scenario: &Scenario, retries: u32) -> Row {
     let ours = runs(&Scheme { name: "ours", make: schemes::ours });
     let composed = runs(&Scheme { name: "composed", make: schemes::over_a_limit });
     let larger: Vec<f64> = ours.iter().zip(&limited).map(|(alone, best)| alone.time.max(*best)).collect();
-    let composed = mean(&composed, &larger);
     Row {
         scenario: *scenario,
         ours: mean(&ours, &free),
-        composed: composed.time,
-        composed_failures: composed.failures,
+        composed: mean(&composed, &larger),
+        composed_to_best: mean(&composed, &limited).time,
         peers: PEERS.iter().map(|peer| mean(&runs(peer), &free)).collect(),
     }
 }
@@ -99,7 +100,7 @@ pub fn run(scenarios: &[Scenario], retries: u32) -> Vec<Row> {
 /// Prints ours beside its bars; returns how many were missed.
 pub fn print_ours(rows: &[Row]) -> usize {
     println!(
-        "| scenario | time ÷ oracle (worst) | bar | 429s per success (worst) | bar | failed | over a limit of 64 (failed) |"
+        "| scenario | time ÷ oracle (worst) | bar | 429s per success (worst) | bar | failed | over a limit of 64: time / 429s / failed |"
     );
     println!("|---|---|---|---|---|---|---|");
     let mut missed = 0;
@@ -108,12 +109,13 @@ pub fn print_ours(rows: &[Row]) -> usize {
         missed += usize::from(over);
         if over { "**" } else { "" }
     };
-    for Row { scenario, ours, composed, composed_failures, .. } in rows {
+    for Row { scenario, ours, composed, composed_to_best, .. } in rows {
         let (t, r) = (over(ours.time, scenario.time_bar), over(ours.refused, scenario.refused_bar));
-        let c = over(*composed, COMPOSED);
-        let f = over(ours.failures.max(*composed_failures) as f64, 1.0);
+        let excused = *composed_to_best <= scenario.time_bar;
+        let c = if excused { "" } else { over(composed.time, COMPOSED) };
+        let f = over(ours.failures.max(composed.failures) as f64, 1.0);
         println!(
-            "| {} | {t}{:.3}{t} ({:.2}) | {:.2} | {r}{:.3}{r} ({:.2}) | {:.2} | {f}{}{f} | {c}{composed:.3}{c} ({composed_failures}) |",
+            "| {} | {t}{:.3}{t} ({:.2}) | {:.2} | {r}{:.3}{r} ({:.2}) | {:.2} | {f}{}{f} | {c}{:.3}{c} / {:.3} / {} |",
             scenario.name,
             ours.time,
             ours.worst_time,
@@ -122,6 +124,9 @@ pub fn print_ours(rows: &[Row]) -> usize {
             ours.worst_refused,
             scenario.refused_bar,
             ours.failures,
+            composed.time,
+            composed.refused,
+            composed.failures,
         );
     }
     missed
