@@ -71,6 +71,9 @@ where
             return ResponseFuture::calling(ready.call(request), slot, config.release_at);
         }
         drop(ready);
+        if let Some(admitted) = admitted {
+            admitted.held();
+        }
         let place = admitted.map_or_else(
             || Place { class: request.extensions().get().copied().unwrap_or_default(), number: next_number() },
             |admitted| admitted.place,

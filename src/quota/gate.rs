@@ -174,6 +174,11 @@ impl Gate {
         self.dialect
     }
 
+    /// A call that was admitted has not been sent yet: its silence says nothing of the server.
+    pub(crate) fn held(&mut self, seq: u64) {
+        self.window.close(seq);
+    }
+
     /// Whether a call that has been admitted may still go, or a cooldown has begun since.
     pub(crate) fn clearance(&self, now: Instant, seq: u64) -> Clearance {
         self.cooldown.clearance(now, seq)

@@ -79,6 +79,11 @@ pub(crate) enum Clearance {
 }
 
 impl Admitted {
+    /// The call queues below the gate: that no answer comes says nothing of the server.
+    pub(crate) fn held(&self) {
+        self.gate.tell(|gate, _| gate.held(self.seq));
+    }
+
     pub(crate) fn clearance(&self, now: Instant) -> Clearance {
         self.gate.look(|gate| gate.clearance(now, self.seq))
     }

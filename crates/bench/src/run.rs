@@ -1,7 +1,8 @@
 //! Runs a scenario's jobs through a scheme in virtual time.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,12 +13,22 @@ use http_body_util::{BodyExt, Full};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
+use tower_429::Cost;
 use tower_429_testing::{OUTPUT_TOKENS_HEADER, Provider, SERVICE_MS_HEADER, TOKENS_HEADER};
 
 use crate::scenario::{Change, Job, Scenario};
+use crate::wire::{Attempt, CALL_HEADER, Wire};
+
+/// A run that takes longer than this in virtual time is broken off, its open calls failed: two hours.
+pub const LONGEST: Duration = Duration::from_secs(7_200);
+
+/// A future on one thread.
+pub type Local<T> = Pin<Box<dyn Future<Output = T>>>;
+/// A client: makes a call with all its attempts, reads the answer to its end, and tells whether it was a success.
+pub type Client = Rc<dyn Fn(Request<Full<Bytes>>) -> Local<bool>>;
 
 /// What came of a run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct Outcome {
     /// Seconds until the last call was done.
     pub time: f64,
@@ -27,27 +38,56 @@ pub struct Outcome {
     pub failed: usize,
     /// Refusals that the server sent.
     pub refused: usize,
+    /// Each attempt.
+    pub attempts: Vec<Attempt>,
 }
 
-/// The request of a job.
-pub fn request(job: &Job) -> Request<Full<Bytes>> {
+impl Outcome {
+    /// Refusals for each success.
+    pub fn refused_per_ok(&self) -> f64 {
+        self.refused as f64 / self.done.max(1) as f64
+    }
+}
+
+/// A client that is a tower service; cloned for each call.
+pub fn client<S, RB>(service: S) -> Client
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + 'static,
+    S::Error: Debug,
+    RB: Body<Data = Bytes> + 'static,
+    RB::Error: Debug,
+{
+    Rc::new(move |request| {
+        let call = service.clone().oneshot(request);
+        Box::pin(async move {
+            let Ok(response) = call.await else { return false };
+            response.status().is_success() && response.into_body().collect().await.is_ok()
+        })
+    })
+}
+
+/// The request of a job: what the server is to charge in its headers, what the client believes as an extension.
+pub fn request(number: usize, job: &Job) -> Request<Full<Bytes>> {
     let body = Bytes::from_static(br#"{"model":"ft:gpt-4o-mini:acme::7p4lURel","messages":[]}"#);
     Request::post("https://api.openai.com/v1/chat/completions")
         .header("authorization", "Bearer test")
+        .header(CALL_HEADER, number)
         .header(TOKENS_HEADER, job.tokens.to_string())
         .header(OUTPUT_TOKENS_HEADER, "0")
         .header(SERVICE_MS_HEADER, format!("{:.3}", job.service.as_secs_f64() * 1e3))
+        .extension(Cost::tokens(job.estimate))
         .body(Full::new(body))
         .expect("a request of constants")
 }
 
-/// A fresh virtual clock, and the future run on it.
-fn virtually<T>(future: impl Future<Output = T>) -> T {
+/// Runs a future on a fresh virtual clock.
+pub fn virtually<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     LocalSet::new().block_on(&runtime.expect("a runtime"), future)
 }
 
-fn apply(change: Option<Change>, provider: &Provider) {
+/// Lets happen to the server what happens in the middle of the run.
+pub fn apply(change: Option<Change>, provider: &Provider) {
     let provider = provider.clone();
     match change {
         None => {}
@@ -62,103 +102,27 @@ fn apply(change: Option<Change>, provider: &Provider) {
     }
 }
 
-/// Submits all jobs at once, spread over the services, and waits for the last.
-pub fn all_at_once<S, RB>(
-    scenario: &Scenario,
-    seed: u64,
-    make: impl Fn(Provider) -> S,
-    prepare: impl Fn(&Job, &mut Request<Full<Bytes>>),
-) -> Outcome
-where
-    S: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone + 'static,
-    S::Error: std::fmt::Debug,
-    RB: Body<Data = Bytes> + 'static,
-    RB::Error: std::fmt::Debug,
-{
+/// Submits all jobs at once, spread over the scenario's processes, and waits for the last.
+pub fn all_at_once(scenario: &Scenario, seed: u64, make: impl Fn(Wire) -> Client) -> Outcome {
     virtually(async {
         let provider = scenario.provider(seed);
-        let services: Vec<S> = (0..scenario.processes).map(|_| make(provider.clone())).collect();
+        let wire = Wire::new(provider.clone());
+        let clients: Vec<Client> = (0..scenario.processes).map(|_| make(wire.clone())).collect();
         apply(scenario.change, &provider);
         let start = Instant::now();
         let mut calls = JoinSet::new();
-        for (index, job) in scenario.jobs(seed).iter().enumerate() {
-            let service = services[index % services.len()].clone();
-            let mut request = request(job);
-            prepare(job, &mut request);
-            calls.spawn_local(async move {
-                let Ok(response) = service.oneshot(request).await else { return false };
-                let ok = response.status().is_success();
-                ok && response.into_body().collect().await.is_ok()
-            });
+        for (number, job) in scenario.jobs(seed).iter().enumerate() {
+            calls.spawn_local(clients[number % clients.len()](request(number, job)));
         }
-        let results = calls.join_all().await;
-        let done = results.iter().filter(|ok| **ok).count();
-        let time = start.elapsed().as_secs_f64();
-        Outcome { time, done, failed: results.len() - done, refused: provider.seen().refused() }
-    })
-}
-
-/// Somebody who sees the server's buckets and sends only what will be let in.
-pub fn oracle(scenario: &Scenario, seed: u64) -> Outcome {
-    virtually(async {
-        let provider = scenario.provider(seed);
-        apply(scenario.change, &provider);
-        let start = Instant::now();
-        let jobs = Rc::new(RefCell::new(VecDeque::from(scenario.jobs(seed))));
-        let (mut calls, mut travelling) = (JoinSet::new(), VecDeque::<(Instant, f64)>::new());
-        let mut cut = 1.0;
-        loop {
-            let now = Instant::now();
-            if let Some(Change::Cut(at, factor)) = scenario.change
-                && now - start >= at
-            {
-                cut = factor;
+        let all = calls.len();
+        let (mut done, mut time) = (0, 0.0);
+        let each = async {
+            while let Some(result) = calls.join_next().await {
+                done += usize::from(result.is_ok_and(|ok| ok));
+                time = start.elapsed().as_secs_f64();
             }
-            while travelling.front().is_some_and(|(arrives, _)| *arrives <= now) {
-                travelling.pop_front();
-            }
-            let Some(job) = jobs.borrow_mut().pop_front() else {
-                match calls.join_next().await {
-                    Some(_) => continue,
-                    None => break,
-                }
-            };
-            let out = travelling.len() as f64;
-            let tokens: f64 = travelling.iter().map(|(_, tokens)| tokens).sum();
-            let need = job.tokens.min(scenario.tokens.cap * cut);
-            let mut wait = f64::max(
-                (1.0 + out - provider.level_requests()) / (scenario.requests.rate * cut),
-                (need + tokens - provider.level_tokens()) / (scenario.tokens.rate * cut),
-            );
-            if let Some(hidden) = scenario.hidden {
-                wait = wait.max((1.0 + out - provider.level_hidden()) / hidden.rate);
-            }
-            let cap = match scenario.change {
-                Some(Change::Cap(at, calls)) if now - start >= at => Some(calls),
-                _ => scenario.at_once,
-            };
-            if cap.is_some_and(|cap| provider.in_flight() + travelling.len() >= cap) {
-                wait = wait.max(0.02);
-            }
-            if wait > 1e-9 {
-                jobs.borrow_mut().push_front(job);
-                let wait = Duration::try_from_secs_f64(wait.clamp(0.002, 1.0)).unwrap_or_default();
-                tokio::time::sleep(wait).await;
-                continue;
-            }
-            travelling.push_back((now + Duration::from_millis(41), job.tokens));
-            let (jobs, provider) = (Rc::clone(&jobs), provider.clone());
-            calls.spawn_local(async move {
-                let response = provider.oneshot(request(&job)).await.expect("a provider never fails");
-                if response.status().is_success() {
-                    let _ = response.into_body().collect().await;
-                } else {
-                    jobs.borrow_mut().push_front(job);
-                }
-            });
-            tokio::task::yield_now().await;
-        }
-        let time = start.elapsed().as_secs_f64();
-        Outcome { time, done: scenario.jobs, failed: 0, refused: provider.seen().refused() }
+        };
+        let _ = tokio::time::timeout(LONGEST, each).await;
+        Outcome { time, done, failed: all - done, refused: provider.seen().refused(), attempts: wire.attempts() }
     })
 }

@@ -1,0 +1,149 @@
+//! Every scheme in every scenario, and the tables of it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::oracle::oracle;
+use crate::run::{Outcome, all_at_once};
+use crate::scenario::Scenario;
+use crate::schemes::{self, PEERS, Scheme, Setting};
+
+/// Runs of each scheme in each scenario.
+pub const SEEDS: u64 = 5;
+/// `RetryOn429` over a limit may take so much longer than the larger of the two alone, or else be within the scenario's
+/// own bar of the best that the limit allows: one that is never refused does not learn that its estimates are too high.
+const COMPOSED: f64 = 1.02;
+
+/// The means of a scheme's runs.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    time: f64,
+    refused: f64,
+    /// The share of calls that failed.
+    failed: f64,
+    worst_time: f64,
+    worst_refused: f64,
+    failures: usize,
+}
+
+/// What came of one scenario.
+#[derive(Debug)]
+pub struct Row {
+    scenario: Scenario,
+    ours: Mean,
+    /// Time over the larger of `RetryOn429` alone and the best that so many at once can do.
+    composed: Mean,
+    /// The same over the best that so many can do.
+    composed_to_best: f64,
+    peers: Vec<Mean>,
+}
+
+fn mean(outcomes: &[Outcome], best: &[f64]) -> Mean {
+    let count = outcomes.len() as f64;
+    let mut mean = Mean::default();
+    for (outcome, best) in outcomes.iter().zip(best) {
+        let (time, refused) = (outcome.time / best, outcome.refused_per_ok());
+        mean.time += time / count;
+        mean.refused += refused / count;
+        mean.failed += outcome.failed as f64 / (outcome.done + outcome.failed) as f64 / count;
+        mean.worst_time = mean.worst_time.max(time);
+        mean.worst_refused = mean.worst_refused.max(refused);
+        mean.failures += outcome.failed;
+    }
+    mean
+}
+
+/// One run of a scheme.
+pub fn one(scheme: &Scheme, scenario: &Scenario, setting: Setting) -> Outcome {
+    fastrand::seed(setting.seed); // the jitter of those who draw from the thread's generator
+    all_at_once(scenario, setting.seed, |wire| (scheme.make)(wire, setting))
+}
+
+fn row(scenario: &Scenario, retries: u32) -> Row {
+    let runs = |scheme: &Scheme| -> Vec<Outcome> {
+        let bare = |outcome| Outcome { attempts: Vec::new(), ..outcome };
+        (1..=SEEDS).map(|seed| bare(one(scheme, scenario, Setting { seed, retries }))).collect()
+    };
+    let best = |at_once| -> Vec<f64> { (1..=SEEDS).map(|seed| oracle(scenario, seed, at_once).time).collect() };
+    let (free, limited) = (best(usize::MAX), best(64 * scenario.processes));
+    let ours = runs(&Scheme { name: "ours", make: schemes::ours });
+    let composed = runs(&Scheme { name: "composed", make: schemes::over_a_limit });
+    let larger: Vec<f64> = ours.iter().zip(&limited).map(|(alone, best)| alone.time.max(*best)).collect();
+    Row {
+        scenario: *scenario,
+        ours: mean(&ours, &free),
+        composed: mean(&composed, &larger),
+        composed_to_best: mean(&composed, &limited).time,
+        peers: PEERS.iter().map(|peer| mean(&runs(peer), &free)).collect(),
+    }
+}
+
+/// Runs all with so many retries a call, on as many threads as there are processors.
+pub fn run(scenarios: &[Scenario], retries: u32) -> Vec<Row> {
+    let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let row = row(scenario, retries);
+            rows.lock().expect("no run panics").push(row);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let mut rows = rows.into_inner().expect("no run panics");
+    rows.sort_by_key(|row| scenarios.iter().position(|scenario| scenario.name == row.scenario.name));
+    rows
+}
+
+/// Prints ours beside its bars; returns how many were missed.
+pub fn print_ours(rows: &[Row]) -> usize {
+    println!(
+        "| scenario | time ÷ oracle (worst) | bar | 429s per success (worst) | bar | failed | over a limit of 64: time / 429s / failed |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    let mut missed = 0;
+    let mut over = |value: f64, bar: f64| {
+        let over = value > bar + 5e-4;
+        missed += usize::from(over);
+        if over { "**" } else { "" }
+    };
+    for Row { scenario, ours, composed, composed_to_best, .. } in rows {
+        let (t, r) = (over(ours.time, scenario.time_bar), over(ours.refused, scenario.refused_bar));
+        let excused = *composed_to_best <= scenario.time_bar;
+        let c = if excused { "" } else { over(composed.time, COMPOSED) };
+        let f = over(ours.failures.max(composed.failures) as f64, 1.0);
+        println!(
+            "| {} | {t}{:.3}{t} ({:.2}) | {:.2} | {r}{:.3}{r} ({:.2}) | {:.2} | {f}{}{f} | {c}{:.3}{c} / {:.3} / {} |",
+            scenario.name,
+            ours.time,
+            ours.worst_time,
+            scenario.time_bar,
+            ours.refused,
+            ours.worst_refused,
+            scenario.refused_bar,
+            ours.failures,
+            composed.time,
+            composed.refused,
+            composed.failures,
+        );
+    }
+    missed
+}
+
+/// Prints all schemes beside each other: time ÷ oracle / 429s per success / failed.
+pub fn print_all(rows: &[Row]) {
+    let names: Vec<&str> = PEERS.iter().map(|peer| peer.name).collect();
+    println!("| scenario | **ours** | {} |\n|---|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    for row in rows {
+        let cells: Vec<String> = std::iter::once(&row.ours).chain(&row.peers).map(cell).collect();
+        println!("| {} | {} |", row.scenario.name, cells.join(" | "));
+    }
+}
+
+fn cell(mean: &Mean) -> String {
+    let failed = if mean.failures == 0 { "0".to_owned() } else { format!("{:.0} %", (100.0 * mean.failed).max(1.0)) };
+    let refused = if mean.refused < 10.0 { format!("{:.2}", mean.refused) } else { format!("{:.0}", mean.refused) };
+    format!("{:.2} / {refused} / {failed}", mean.time)
+}
