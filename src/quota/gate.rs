@@ -31,7 +31,7 @@ use figures::{cost, window_of};
 /// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
 const LATE: Duration = Duration::from_millis(5);
 /// A key that nothing was asked of for so long begins anew, but for what concurrency taught: a minute.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: f64 = 60.0;
 /// A key whose quota is used up is probed after this, then after twice as long each time: 30 s.
 const QUOTA_PROBE: Duration = Duration::from_secs(30);
 /// What a wait must exceed to be one: less is the rounding of sums.
@@ -72,7 +72,8 @@ pub(crate) struct Gate {
     known: bool,
     seq: u64,
     last: Option<Instant>,
-    idle_from: Instant,
+    /// Since when nothing has been in flight, in seconds of the gate's clock.
+    idle_from: f64,
     spent: [f64; UNITS.len()],
     correction: f64,
     dialect: &'static Dialect,
@@ -98,7 +99,7 @@ impl Gate {
             known: false,
             seq: 0,
             last: None,
-            idle_from: now,
+            idle_from: 0.0,
             spent: [0.0; UNITS.len()],
             correction: 1.0,
             dialect,
@@ -239,7 +240,7 @@ impl Rule for Gate {
     const CLOCK: bool = true;
 
     fn submit(&mut self, now: Instant) {
-        if self.window.in_flight() == 0 && now >= self.idle_from + IDLE {
+        if self.window.in_flight() == 0 && self.secs(now) >= self.idle_from + IDLE {
             self.ceiling.rested();
             self.blame.rested();
             self.window.rested();
@@ -316,7 +317,7 @@ impl Rule for Gate {
         self.window.close(seq);
         self.window.left();
         self.cooldown.back(seq);
-        self.idle_from = now;
+        self.idle_from = self.secs(now);
     }
 
     /// Of use for buckets that no header ever showed: a snapshot would have put them right.

@@ -34,8 +34,6 @@ pub(super) struct Sent {
 
 #[derive(Debug, Clone)]
 pub(super) struct Level {
-    /// The number in the server's headers.
-    limit: f64,
     /// What the bucket really holds when full.
     cap: f64,
     rate: f64,
@@ -75,7 +73,6 @@ impl Level {
 
     fn blank(now: f64, limit: f64, window: f64) -> Self {
         Self {
-            limit,
             cap: limit,
             rate: limit / window,
             foreign: 0.0,
@@ -100,14 +97,15 @@ impl Level {
         if sent.seq <= self.snap {
             return None;
         }
-        let before = self.limit;
+        // A bucket that is enforced over a shorter window holds less than the limit says, and another amount each time.
+        let before = (!self.short).then_some(self.cap);
         self.accept(now, sent, spent, window, shown, false);
-        (before != self.limit).then_some(before)
+        before.filter(|before| !self.short && *before != self.cap)
     }
 
-    /// The server's number.
-    pub(super) fn limit(&self) -> f64 {
-        self.limit
+    /// What it holds when full.
+    pub(super) fn cap(&self) -> f64 {
+        self.cap
     }
 
     /// Whether only the user has spoken of this bucket, and no header yet.
@@ -160,7 +158,6 @@ impl Level {
             None => self.rate,
         };
         self.foreign = self.foreign.min(0.95 * self.rate);
-        self.limit = limit;
         self.cap = match reset {
             Some(reset) if self.short => limit.min(f64::max(1.0, remaining + self.rate * reset)),
             _ => limit,

@@ -22,7 +22,7 @@ impl Gate {
             let dimension = bucket.dimension;
             let known = self.dims.iter_mut().find(|dim| dim.dimension == dimension);
             // Azure often tells only what remains.
-            let limit = bucket.limit.or_else(|| known.as_ref().map(|dim| dim.level.limit()));
+            let limit = bucket.limit.or_else(|| known.as_ref().map(|dim| dim.level.cap()));
             let (Some(limit), Some(remaining)) = (limit, bucket.remaining) else { continue };
             if limit <= 0.0 || remaining < 0.0 || remaining > limit {
                 continue;
