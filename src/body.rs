@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
+use crate::observe::Observer;
 use crate::room::Slot;
 
 /// At most so many frames of an error body are read ahead, whatever their size: empty ones cost memory, too.
@@ -24,7 +25,7 @@ pin_project! {
     /// On success it forwards the inner body's frames as they are; `is_end_stream`, `size_hint` and trailers stay exact.
     /// An error body that was read for its verdict is handed back whole: what was read, then the rest, then its error.
     ///
-    /// The call's slot is given back at the first of end of stream, error and drop of this body. A body that is kept and
+    /// The call's slot is given back at the first of end of stream (trailers are one), error and drop of this body. A body that is kept and
     /// never read keeps its slot: read it or drop it.
     #[must_use = "a body that is kept without being read keeps its call's slot"]
     pub struct ResponseBody<B: Body> {
@@ -32,6 +33,7 @@ pin_project! {
         #[pin]
         kind: Kind<B>,
         slot: Option<Slot>,
+        observer: Observer,
     }
 }
 
@@ -48,16 +50,23 @@ impl<B: Body<Data = Bytes>> ResponseBody<B> {
     /// The inner body, with the slot that it holds; one that is over already holds none.
     pub(crate) fn inner(body: B, slot: Option<Slot>) -> Self {
         let slot = slot.filter(|_| !body.is_end_stream());
-        Self { kind: Kind::Inner { body }, slot }
+        Self { kind: Kind::Inner { body }, slot, observer: Observer::default() }
     }
 
     pub(crate) fn read(read: ReadAhead<B>, slot: Option<Slot>) -> Self {
         let slot = slot.filter(|_| !read.is_end_stream());
-        Self { kind: Kind::Read { read }, slot }
+        Self { kind: Kind::Read { read }, slot, observer: Observer::default() }
     }
 
     pub(crate) fn local(bytes: Bytes) -> Self {
-        Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) }, slot: None }
+        let kind = Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) };
+        Self { kind, slot: None, observer: Observer::default() }
+    }
+
+    /// Looks for errors in the body as it streams by, and tells the slot's gate of them.
+    pub(crate) fn observed(mut self, observer: Observer) -> Self {
+        self.observer = observer;
+        self
     }
 }
 
@@ -73,8 +82,26 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             KindProj::Local { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         });
         // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
-        if this.slot.is_some() && (!matches!(frame, Some(Ok(_))) || this.kind.is_end_stream()) {
-            drop(this.slot.take());
+        // Nothing comes after trailers, either.
+        if let Some(slot) = this.slot.as_ref() {
+            let data = match &frame {
+                Some(Ok(frame)) => frame.data_ref(),
+                _ => None,
+            };
+            let over = data.is_none() || this.kind.is_end_stream();
+            let found = match data {
+                Some(data) => this.observer.see(data, over),
+                None => this.observer.end(),
+            };
+            if let Some(verdict) = found {
+                slot.heard(&verdict);
+            }
+            if over {
+                if let Some((estimated, used)) = this.observer.usage() {
+                    slot.used(estimated, used);
+                }
+                drop(this.slot.take());
+            }
         }
         Poll::Ready(frame)
     }
@@ -131,13 +158,20 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
         Self { frames: VecDeque::new(), len: 0, error: None, rest: Some(Box::pin(body)), timer: None }
     }
 
-    /// Reads until the body ends, fails, exceeds `most` bytes or takes longer than `time`.
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, most: usize, time: Duration) -> Poll<()> {
+    /// Reads until the body ends, fails, exceeds `most` bytes, takes longer than `time`, or `enough` has been read.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        time: Option<Duration>,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Poll<()> {
         while let Some(rest) = &mut self.rest
             && self.len < most
             && self.frames.len() < MAX_FRAMES
         {
             let Poll::Ready(frame) = rest.as_mut().poll_frame(cx) else {
+                let Some(time) = time else { return Poll::Pending };
                 let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
                 ready!(timer.as_mut().poll(cx));
                 break;
@@ -148,6 +182,9 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
                     self.frames.push_back(frame);
                     if rest.is_end_stream() {
                         self.rest = None;
+                    }
+                    if enough(self) {
+                        break;
                     }
                 }
                 Some(Err(error)) => {
@@ -189,7 +226,7 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    pub(crate) fn is_end_stream(&self) -> bool {
         self.frames.is_empty() && self.error.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
     }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use http::{HeaderMap, Uri, request};
 use tokio::time::Instant;
 
+use crate::classify::Unit;
+
 static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
@@ -108,21 +110,55 @@ pub mod pool {
 ///
 /// let mut request = http::Request::new(());
 /// request.extensions_mut().insert(Cost::tokens(1_200.0));
+///
+/// // A provider that limits input and output by themselves:
+/// request.extensions_mut().insert(Cost::tokens(1_200.0).input(200.0).output(1_000.0));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {
-    tokens: f64,
+    tokens: f32,
+    input: f32,
+    output: f32,
 }
 
 impl Cost {
-    /// One request of so many tokens; what is negative or no number counts as none.
+    /// One request of so many tokens, all of which a limit on input alone counts, too; what is negative or no number
+    /// counts as none.
     pub const fn tokens(tokens: f64) -> Self {
-        Self { tokens: if tokens > 0.0 { tokens } else { 0.0 } }
+        let tokens = sane(tokens);
+        Self { tokens, input: tokens, output: 0.0 }
     }
 
-    pub(crate) const fn estimate(self) -> f64 {
-        self.tokens
+    /// So many of them count as input.
+    #[must_use]
+    pub const fn input(mut self, tokens: f64) -> Self {
+        self.input = sane(tokens);
+        self
     }
+
+    /// So many of them count as output.
+    #[must_use]
+    pub const fn output(mut self, tokens: f64) -> Self {
+        self.output = sane(tokens);
+        self
+    }
+
+    /// What it takes of a bucket of this unit.
+    pub(crate) const fn of(self, unit: Unit) -> f64 {
+        match unit {
+            Unit::Requests => 1.0,
+            Unit::Tokens => self.tokens as f64,
+            Unit::InputTokens => self.input as f64,
+            Unit::OutputTokens => self.output as f64,
+        }
+    }
+}
+
+/// More than any request has, and less than what sums could overflow at.
+const TOKENS_MAX: f64 = 1e9;
+
+const fn sane(tokens: f64) -> f32 {
+    if tokens > 0.0 { tokens.min(TOKENS_MAX) as f32 } else { 0.0 }
 }
 
 /// Who goes first when calls wait, set in a request's extensions.
@@ -185,7 +221,7 @@ impl Deadline {
     /// So much time from now; a time beyond what the clock can hold is no deadline in practice.
     pub fn within(time: Duration) -> Self {
         let now = Instant::now();
-        Self { at: now.checked_add(time).unwrap_or_else(|| crate::time::add(now, time)) }
+        Self { at: now.checked_add(time).unwrap_or(now + crate::time::NEVER) }
     }
 
     pub(crate) const fn at(self) -> Instant {
@@ -243,5 +279,6 @@ mod tests {
     fn a_cost_is_never_negative_or_no_number() {
         assert_eq!(Cost::tokens(-3.0), Cost::tokens(0.0));
         assert_eq!(Cost::tokens(f64::NAN), Cost::tokens(0.0));
+        assert!(Cost::tokens(f64::INFINITY).output(1e300).of(Unit::OutputTokens).is_finite());
     }
 }

@@ -5,10 +5,17 @@
 
 use crate::classify::{Kind, Scope};
 
-/// What a code means: its kind, and the limit it names, if it names one.
-pub(crate) type Meaning = (Kind, Option<Scope>);
+/// How a provider counts the tokens of a call before it has run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pricing {
+    /// The larger of the text's tokens and the most that may come back, as OpenAI documents it.
+    Larger,
+    /// Their sum: what may come back is reserved beforehand.
+    Sum,
+}
 
-/// A provider's way of refusing.
+/// A provider's way of refusing, and of counting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Dialect {
@@ -16,6 +23,8 @@ pub struct Dialect {
     pub name: &'static str,
     /// Hosts that speak it: each stands for itself and its subdomains.
     pub hosts: &'static [&'static str],
+    /// How it counts a call's tokens.
+    pub pricing: Pricing,
     /// Words, in lower case, that give its answers away when the host is not known.
     pub(crate) marks: &'static [&'static str],
     /// Codes with letters in lower case and nothing but letters and digits kept, so that one entry stands for
@@ -24,14 +33,13 @@ pub struct Dialect {
 }
 
 use Kind::{Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
-use Scope::{
-    Concurrent, DailyRequests, DailyTokens, EnqueuedTokens, Images, InputTokens, OutputTokens, Requests, Tokens,
-};
+use Scope::{Concurrent, DailyRequests, EnqueuedTokens, Images, InputTokens, OutputTokens, Requests, Tokens};
 
 impl Dialect {
     /// Codes that several providers, gateways and self-hosted servers use.
     pub const GENERIC: Self = Self {
         name: "generic",
+        pricing: Pricing::Larger,
         hosts: &[],
         marks: &[],
         codes: &[
@@ -51,6 +59,7 @@ impl Dialect {
             ("overloaded", Overloaded, None),
             ("overloadederror", Overloaded, None),
             ("unavailable", Overloaded, None),
+            ("capacity", Overloaded, None),
             ("servererror", ServerError, None),
             ("internalservererror", ServerError, None),
             ("internalerror", ServerError, None),
@@ -61,6 +70,7 @@ impl Dialect {
     /// OpenAI's API, and the ChatGPT plans behind Codex.
     pub const OPENAI: Self = Self {
         name: "openai",
+        pricing: Pricing::Larger,
         hosts: &["api.openai.com", "chatgpt.com"],
         marks: &["openai.com"],
         codes: &[
@@ -86,6 +96,7 @@ impl Dialect {
     /// Azure OpenAI and Azure AI Foundry.
     pub const AZURE_OPENAI: Self = Self {
         name: "azure-openai",
+        pricing: Pricing::Sum,
         hosts: &["openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"],
         marks: &["azure"],
         codes: &[("nocapacity", Overloaded, None), ("throttlingerror", RateLimited, None)],
@@ -94,6 +105,7 @@ impl Dialect {
     /// Anthropic's API.
     pub const ANTHROPIC: Self = Self {
         name: "anthropic",
+        pricing: Pricing::Larger,
         hosts: &["api.anthropic.com"],
         marks: &["anthropic"],
         codes: &[
@@ -106,6 +118,7 @@ impl Dialect {
     /// Google's Gemini API and Vertex AI.
     pub const GEMINI: Self = Self {
         name: "gemini",
+        pricing: Pricing::Larger,
         hosts: &["generativelanguage.googleapis.com", "aiplatform.googleapis.com"],
         marks: &["googleapis"],
         codes: &[
@@ -118,6 +131,7 @@ impl Dialect {
     /// Groq.
     pub const GROQ: Self = Self {
         name: "groq",
+        pricing: Pricing::Sum,
         hosts: &["api.groq.com"],
         marks: &["groq"],
         codes: &[("capacityexceeded", Overloaded, None)],
@@ -126,6 +140,7 @@ impl Dialect {
     /// Mistral.
     pub const MISTRAL: Self = Self {
         name: "mistral",
+        pricing: Pricing::Larger,
         hosts: &["api.mistral.ai"],
         marks: &["mistral"],
         codes: &[
@@ -138,6 +153,7 @@ impl Dialect {
     /// Cerebras: its `quota` is a window of a minute.
     pub const CEREBRAS: Self = Self {
         name: "cerebras",
+        pricing: Pricing::Sum,
         hosts: &["api.cerebras.ai"],
         marks: &["cerebras"],
         codes: &[
@@ -150,6 +166,7 @@ impl Dialect {
     /// OpenRouter.
     pub const OPENROUTER: Self = Self {
         name: "openrouter",
+        pricing: Pricing::Larger,
         hosts: &["openrouter.ai"],
         marks: &["openrouter"],
         codes: &[
@@ -161,6 +178,7 @@ impl Dialect {
     /// Zhipu, also Z.ai.
     pub const ZHIPU: Self = Self {
         name: "zhipu",
+        pricing: Pricing::Larger,
         hosts: &["open.bigmodel.cn", "api.z.ai"],
         marks: &["bigmodel"],
         codes: &[
@@ -175,6 +193,7 @@ impl Dialect {
     /// Moonshot.
     pub const MOONSHOT: Self = Self {
         name: "moonshot",
+        pricing: Pricing::Larger,
         hosts: &["api.moonshot.cn", "api.moonshot.ai"],
         marks: &["moonshot"],
         codes: &[
@@ -187,6 +206,7 @@ impl Dialect {
     /// Alibaba's DashScope: its `insufficient_quota` is a window of tokens a minute.
     pub const DASHSCOPE: Self = Self {
         name: "dashscope",
+        pricing: Pricing::Larger,
         hosts: &["dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com"],
         marks: &["aliyun", "alibabacloud", "dashscope", "allocated quota"],
         codes: &[
@@ -209,6 +229,7 @@ impl Dialect {
     /// Volcano Engine's Ark, also SenseNova.
     pub const ARK: Self = Self {
         name: "ark",
+        pricing: Pricing::Larger,
         hosts: &["volces.com", "sensenova.cn"],
         marks: &["volces", "volcengine"],
         codes: &[
@@ -223,6 +244,7 @@ impl Dialect {
     /// MiniMax: its refusals come with status 200.
     pub const MINIMAX: Self = Self {
         name: "minimax",
+        pricing: Pricing::Larger,
         hosts: &["api.minimax.chat", "api.minimaxi.com", "api.minimax.io"],
         marks: &["minimax"],
         codes: &[
@@ -237,6 +259,7 @@ impl Dialect {
     /// Baidu's Qianfan: its refusals come with status 200 and a short number in `error_code`.
     pub const BAIDU: Self = Self {
         name: "baidu",
+        pricing: Pricing::Larger,
         hosts: &["aip.baidubce.com", "qianfan.baidubce.com"],
         marks: &["baidubce"],
         codes: &[
@@ -251,6 +274,7 @@ impl Dialect {
     /// SiliconFlow.
     pub const SILICONFLOW: Self = Self {
         name: "siliconflow",
+        pricing: Pricing::Larger,
         hosts: &["api.siliconflow.cn", "api.siliconflow.com"],
         marks: &["siliconflow"],
         codes: &[
@@ -264,6 +288,7 @@ impl Dialect {
     /// Cloudflare Workers AI.
     pub const CLOUDFLARE: Self = Self {
         name: "cloudflare",
+        pricing: Pricing::Larger,
         hosts: &["api.cloudflare.com", "gateway.ai.cloudflare.com"],
         marks: &["cloudflare"],
         codes: &[("3040", Overloaded, None), ("4006", QuotaExhausted, None)],
@@ -272,6 +297,7 @@ impl Dialect {
     /// Amazon Bedrock, whose class comes in `x-amzn-errortype`.
     pub const BEDROCK: Self = Self {
         name: "bedrock",
+        pricing: Pricing::Larger,
         hosts: &["amazonaws.com"],
         marks: &["amazon"],
         codes: &[
@@ -308,104 +334,15 @@ impl Dialect {
     /// The dialect that a host speaks; [`GENERIC`](Self::GENERIC) when it is not known.
     pub fn for_host(host: &str) -> &'static Self {
         let speaks = |known: &&&str| {
-            let Some(at) = host.len().checked_sub(known.len()) else { return false };
+            let Some(at) = host.len().checked_sub(known.len()) else {
+                return false;
+            };
             let (head, tail) = host.as_bytes().split_at(at);
             tail.eq_ignore_ascii_case(known.as_bytes()) && matches!(head.last(), None | Some(b'.'))
         };
         Self::ALL.iter().find(|d| d.hosts.iter().any(|h| speaks(&h))).map_or(&Self::GENERIC, |d| *d)
     }
-
-    /// What a squeezed code means: by this dialect's list, then by anyone's, then by the words in it.
-    pub(crate) fn meaning(&self, code: &str) -> Option<Meaning> {
-        let listed = |dialect: &Self| {
-            dialect.codes.iter().find(|(name, ..)| *name == code).map(|(_, kind, scope)| (*kind, *scope))
-        };
-        listed(self)
-            .or_else(|| Self::ALL.iter().find_map(|d| listed(d)))
-            .or_else(|| CODE_WORDS.iter().find(|(word, _)| code.contains(word)).map(|(_, kind)| (*kind, None)))
-    }
-
-    /// The dialect that its own words give away, among those that give `code` a meaning of their own.
-    pub(crate) fn by_marks(code: &str, text: &str) -> Option<Meaning> {
-        let own = |d: &&&Self| d.name != "generic" && d.marks.iter().any(|mark| text.contains(mark));
-        Self::ALL
-            .iter()
-            .filter(own)
-            .find_map(|d| d.codes.iter().find(|(name, ..)| *name == code).map(|(_, kind, scope)| (*kind, *scope)))
-    }
 }
-
-/// Words that tell the kind of a code that no list has. `quota`, `billing`, `plan` and `credit` alone are not among
-/// them: several providers use these for a window of a minute.
-const CODE_WORDS: &[(&str, Kind)] = &[
-    ("insufficientbalance", QuotaExhausted),
-    ("insufficientcredit", QuotaExhausted),
-    ("insufficientfund", QuotaExhausted),
-    ("balanceinsufficient", QuotaExhausted),
-    ("creditbalance", QuotaExhausted),
-    ("outofcredit", QuotaExhausted),
-    ("spendlimit", QuotaExhausted),
-    ("spendinglimit", QuotaExhausted),
-    ("budgetexceeded", QuotaExhausted),
-    ("hardlimitreached", QuotaExhausted),
-    ("notenoughbalance", QuotaExhausted),
-    ("billinglimit", QuotaExhausted),
-    ("billinghard", QuotaExhausted),
-    ("billingnot", QuotaExhausted),
-    ("overdue", QuotaExhausted),
-    ("arrear", QuotaExhausted),
-    ("usagelimitreached", QuotaExhausted),
-    ("paymentrequired", QuotaExhausted),
-    ("concurren", Concurrency),
-    ("inflight", Concurrency),
-    ("parallelrequest", Concurrency),
-    ("overload", Overloaded),
-    ("nocapacity", Overloaded),
-    ("capacityexceeded", Overloaded),
-    ("capacityexhausted", Overloaded),
-    ("reducedcapacity", Overloaded),
-    ("outofcapacity", Overloaded),
-    ("serverbusy", Overloaded),
-    ("queuefull", Overloaded),
-    ("modelnotready", Overloaded),
-    ("serviceunavailable", Overloaded),
-    ("ratelimit", RateLimited),
-    ("toomanyrequest", RateLimited),
-    ("throttl", RateLimited),
-    ("requestlimitexceeded", RateLimited),
-];
-
-/// The limit that a squeezed code names, by the words in it: `generaterequestsperdayperproject`,
-/// `modelaccounttpmratelimitexceeded`.
-pub(crate) fn scope_of(code: &str) -> Option<Scope> {
-    let scope = CODE_SCOPES.iter().find(|(part, _)| code.contains(part))?.1;
-    let daily = ["perday", "byday", "daily"].iter().any(|word| code.contains(word));
-    Some(if daily { scope.daily() } else { scope })
-}
-
-/// Parts of a code that name a limit, the longer before the shorter. `request` and `token` alone do not:
-/// `invalid_request_error`, `invalid_token`.
-const CODE_SCOPES: &[(&str, Scope)] = &[
-    ("inputtoken", InputTokens),
-    ("outputtoken", OutputTokens),
-    ("tokensper", Tokens),
-    ("tokencount", Tokens),
-    ("tokenrate", Tokens),
-    ("tokenslimit", Tokens),
-    ("tokenlimit", Tokens),
-    ("toomanytokens", Tokens),
-    ("requestsper", Requests),
-    ("requestrate", Requests),
-    ("requestslimit", Requests),
-    ("bymodelby", Requests),
-    ("itpm", InputTokens),
-    ("otpm", OutputTokens),
-    ("tpm", Tokens),
-    ("rpm", Requests),
-    ("tpd", DailyTokens),
-    ("rpd", DailyRequests),
-    ("concurren", Concurrent),
-];
 
 #[cfg(test)]
 mod tests {
@@ -434,14 +371,5 @@ mod tests {
         ] {
             assert_eq!(Dialect::for_host(host).name, name, "{host}");
         }
-    }
-
-    #[test]
-    fn one_code_two_meanings() {
-        let kind = |d: Dialect, code| d.meaning(code).map(|m| m.0);
-        assert_eq!(kind(Dialect::OPENAI, "insufficientquota"), Some(QuotaExhausted));
-        assert_eq!(kind(Dialect::DASHSCOPE, "insufficientquota"), Some(RateLimited));
-        assert_eq!(kind(Dialect::GENERIC, "modelaccountrpmratelimitexceeded"), Some(RateLimited));
-        assert_eq!(kind(Dialect::GENERIC, "creditlimit"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Looking into a request's JSON body: its model, and an estimate of its tokens. Total functions, one pass, no copies.
 
 use crate::call::Cost;
+use crate::dialect::Pricing;
 
 /// A body larger than this is not looked into: 4 MiB.
 pub(crate) const PEEK_MAX: u64 = 4 << 20;
@@ -51,14 +52,14 @@ pub(crate) fn model_in_path(path: &str) -> Option<&str> {
     std::str::from_utf8(model).ok().filter(|model| !model.is_empty())
 }
 
-/// What a call costs, as its provider counts: OpenAI takes the larger of text and `max_tokens`, Azure their sum.
-pub(crate) fn cost(parts: &http::request::Parts, body: &[u8]) -> Cost {
+/// What a call costs, as its provider counts.
+pub(crate) fn cost(pricing: Pricing, body: &[u8]) -> Cost {
     let Size { prompt, wanted } = size(body);
-    let azure = parts.uri.authority().is_some_and(|authority| {
-        let authority = authority.as_str();
-        authority.rsplit_once(':').map_or(authority, |(host, _)| host).ends_with(".azure.com")
-    });
-    Cost::tokens(if azure { prompt + wanted } else { prompt.max(wanted) })
+    let tokens = match pricing {
+        Pricing::Larger => prompt.max(wanted),
+        Pricing::Sum => prompt + wanted,
+    };
+    Cost::tokens(tokens).input(prompt).output(wanted)
 }
 
 /// What a request says of its size.

@@ -7,6 +7,9 @@ use tokio::time::Instant;
 /// The longest time that is ever waited for at once: a day. Whoever waits that long decides anew.
 pub(crate) const LONGEST: Duration = Duration::from_secs(86_400);
 
+/// Longer than anything runs, and short enough to be added to any instant: 30 years.
+pub(crate) const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// `now + time`, with `time` cut to [`LONGEST`].
 pub(crate) fn add(now: Instant, time: Duration) -> Instant {
     now + time.min(LONGEST)

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use crate::classify::Verdict;
 use crate::quota::Gate;
 use crate::refusal::Refusal;
+use crate::report::Event;
 use crate::retry::StopReason;
 use crate::room::Room;
 
@@ -37,6 +38,11 @@ pub(crate) fn refused(verdict: &Verdict, attempt: u32) {
 /// A refusal is handed to the caller.
 pub(crate) fn gave_up(reason: StopReason, attempts: u32) {
     tracing::warn!(?reason, attempts, "gave up");
+}
+
+/// Something about a key is worth knowing.
+pub(crate) fn event(event: &Event) {
+    tracing::info!(?event, "quota");
 }
 
 /// A call was not sent.

@@ -3,6 +3,7 @@
 use crate::classify::Verdict;
 use crate::quota::Gate;
 use crate::refusal::Refusal;
+use crate::report::Event;
 use crate::retry::StopReason;
 use crate::room::Room;
 
@@ -13,3 +14,5 @@ pub(crate) fn refused(_: &Verdict, _: u32) {}
 pub(crate) fn gave_up(_: StopReason, _: u32) {}
 
 pub(crate) fn answered_locally(_: &Refusal) {}
+
+pub(crate) fn event(_: &Event) {}

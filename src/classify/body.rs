@@ -10,8 +10,12 @@ use super::lenient::{self, Path, Scalar};
 const MAX_BODY: usize = 64 * 1024;
 /// No more of the messages than this is searched.
 const MAX_TEXT: usize = 8 * 1024;
+/// No more headers than this are taken from a body.
+const MAX_HEADERS: usize = 32;
 /// How often a message is read again as JSON, when it holds some.
 const MAX_NESTING: usize = 2;
+/// No more codes than this are kept, in bytes.
+const MAX_CODES: usize = 2048;
 /// The longest text that may be a code.
 const MAX_CODE: usize = 80;
 
@@ -75,7 +79,9 @@ impl ErrorBody {
     }
 
     fn document(&mut self, body: &[u8], errors_only: bool, nesting: usize, now: &dyn Fn() -> Option<Duration>) {
-        let Some(start) = lenient::start(body) else { return };
+        let Some(start) = lenient::start(body) else {
+            return;
+        };
         let mut again: Vec<String> = Vec::new();
         lenient::walk(&body[start..], |path, scalar| {
             if !errors_only || is_error(path) || path.last() == Some(&&b"model"[..]) {
@@ -143,7 +149,7 @@ impl ErrorBody {
     }
 
     fn code(&mut self, key: &[u8], raw: &[u8]) {
-        if raw.len() > MAX_CODE || raw.is_empty() {
+        if raw.len() > MAX_CODE || raw.is_empty() || self.codes.len() > MAX_CODES {
             return;
         }
         self.local |= raw.starts_with(b"local_");
@@ -178,10 +184,9 @@ impl ErrorBody {
     }
 
     fn header(&mut self, key: &[u8], raw: &[u8]) {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(key), HeaderValue::from_bytes(raw)) {
-            if self.headers.len() < 32 {
-                self.headers.append(name, value);
-            }
+        let header = (HeaderName::from_bytes(key), HeaderValue::from_bytes(raw));
+        if let ((Ok(name), Ok(value)), true) = (header, self.headers.len() < MAX_HEADERS) {
+            self.headers.append(name, value);
         }
     }
 }
@@ -238,12 +243,12 @@ fn status(raw: &[u8]) -> Option<StatusCode> {
 
 fn figure(raw: &[u8]) -> Option<f64> {
     let (value, end) = duration::number(raw)?;
-    (end == raw.len()).then_some(value as f64 / 1e9)
+    (end == raw.len()).then(|| value.as_f64())
 }
 
 /// Compressed or otherwise not meant to be read: it begins with gzip's or zstd's mark, or control bytes abound.
 fn is_binary(body: &[u8]) -> bool {
-    let head = &body[..body.len().min(512)];
+    let head = &body[..body.len().min(128)];
     let control = head.iter().filter(|b| **b < 0x20 && !b.is_ascii_whitespace() || **b == 0x7f).count();
     head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || control * 16 > head.len()
 }

@@ -6,72 +6,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
-use http::header::{self, HeaderValue};
+use http::header;
 
-use super::duration;
+use super::dimension::{Dimension, Part, bucket_of};
+use super::{date, duration};
 
 /// How many buckets one answer may name; further ones are ignored.
 pub const MAX_DIMENSIONS: usize = 8;
-
-/// What a bucket counts, and over which window where its name says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Dimension {
-    /// Requests. The window is the server's own: a minute with most, a day with Groq and some of OpenAI's models.
-    Requests,
-    /// Tokens, in and out.
-    Tokens,
-    /// Input tokens.
-    InputTokens,
-    /// Output tokens.
-    OutputTokens,
-    /// Requests of a project.
-    ProjectRequests,
-    /// Tokens of a project.
-    ProjectTokens,
-    /// Tokens that are billed by use.
-    UsageBasedTokens,
-    /// Requests an hour.
-    RequestsPerHour,
-    /// Tokens an hour.
-    TokensPerHour,
-    /// Requests a day.
-    RequestsPerDay,
-    /// Tokens a day.
-    TokensPerDay,
-    /// What `x-ratelimit-limit` or the IETF's `ratelimit` count when they do not say what: requests.
-    Unnamed,
-}
-
-/// What one step of a bucket is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unit {
-    /// A request.
-    Requests,
-    /// A token, in or out.
-    Tokens,
-    /// An input token.
-    InputTokens,
-    /// An output token.
-    OutputTokens,
-}
-
-impl Dimension {
-    /// What this bucket counts.
-    pub const fn unit(self) -> Unit {
-        match self {
-            Self::Requests | Self::ProjectRequests | Self::RequestsPerHour | Self::RequestsPerDay | Self::Unnamed => {
-                Unit::Requests
-            }
-            Self::InputTokens => Unit::InputTokens,
-            Self::OutputTokens => Unit::OutputTokens,
-            Self::Tokens | Self::ProjectTokens | Self::UsageBasedTokens | Self::TokensPerHour | Self::TokensPerDay => {
-                Unit::Tokens
-            }
-        }
-    }
-}
 
 /// One bucket as the headers describe it. A field that is absent, negative, no number, or contradicted by another is
 /// `None`: unknown, never zero.
@@ -93,17 +34,6 @@ pub struct BucketSnapshot {
 pub struct RateLimitSnapshot {
     buckets: [BucketSnapshot; MAX_DIMENSIONS],
     used: u8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Limit,
-    Remaining,
-    Reset,
-    /// The IETF draft's `ratelimit`, which says all in one.
-    Structured,
-    /// The IETF draft's `ratelimit-policy`, of which only the limit is read.
-    Policy,
 }
 
 impl RateLimitSnapshot {
@@ -128,42 +58,44 @@ impl RateLimitSnapshot {
         self.buckets().iter().find(|bucket| bucket.dimension == dimension)
     }
 
+    const EMPTY: Self = {
+        let unknown = BucketSnapshot { dimension: Dimension::Unnamed, limit: None, remaining: None, reset: None };
+        Self { buckets: [unknown; MAX_DIMENSIONS], used: 0 }
+    };
+
     pub(super) fn read(headers: &HeaderMap, clock: Option<&dyn Fn() -> Option<Duration>>) -> Option<Self> {
-        let mut rest = headers.iter();
-        let named = |(name, value): (&'_ header::HeaderName, _)| Some((bucket_of(name.as_str().as_bytes())?, value));
-        // Most answers of most servers name none: then this walk is all that is done.
-        let first: ((Dimension, Part), &HeaderValue) = rest.find_map(named)?;
-        let now = || date(headers).or_else(|| clock?());
-        let empty = BucketSnapshot { dimension: Dimension::Unnamed, limit: None, remaining: None, reset: None };
-        let mut snapshot = Self { buckets: [empty; MAX_DIMENSIONS], used: 0 };
-        let mut garbled = [false; MAX_DIMENSIONS];
-        for ((dimension, part), value) in std::iter::once(first).chain(rest.filter_map(named)) {
-            let Some(index) = snapshot.index(dimension) else { continue };
+        let now = || own_date(headers).or_else(|| clock?());
+        // Most answers of most servers name no bucket: then the walk is all that is done.
+        let mut found = None;
+        for (name, value) in headers {
+            let Some((dimension, part)) = bucket_of(name.as_str().as_bytes()) else { continue };
+            let snapshot = found.get_or_insert(Self::EMPTY);
+            let Some(index) = snapshot.index(dimension) else {
+                continue;
+            };
             let bucket = &mut snapshot.buckets[index];
             let value = value.as_bytes();
             match part {
                 // Of a header that is repeated the first that can be read counts.
-                Part::Limit => fill(&mut bucket.limit, value, &mut garbled[index]),
-                Part::Remaining => fill(&mut bucket.remaining, value, &mut garbled[index]),
+                Part::Limit => fill(&mut bucket.limit, value),
+                Part::Remaining => fill(&mut bucket.remaining, value),
                 Part::Reset if bucket.reset.is_some() => {}
-                Part::Reset => {
-                    let plain = duration::plain(value);
-                    bucket.reset = plain.or_else(|| duration::reset(first_item(value), now));
-                }
+                Part::Reset => bucket.reset = duration::plain(value).or_else(|| reset(value, now)),
                 Part::Structured => structured(bucket, value),
-                Part::Policy => bucket.limit = bucket.limit.or(policy(value)),
+                Part::Policy => bucket.limit = bucket.limit.or_else(|| policy(value)),
             }
         }
-        for (bucket, garbled) in snapshot.buckets.iter_mut().zip(garbled) {
+        let snapshot = found.as_mut()?;
+        for bucket in &mut snapshot.buckets[..usize::from(snapshot.used)] {
             // `-1`, `-1` and `0` for limit, remaining and reset mean that nothing is known, not that one may go now.
-            if garbled && bucket.remaining.is_none() {
+            if bucket.remaining.is_none() && bucket.reset.is_some_and(|reset| reset.is_zero()) {
                 bucket.reset = None;
             }
             if bucket.remaining > bucket.limit && bucket.limit.is_some() {
                 (bucket.limit, bucket.remaining) = (None, None);
             }
         }
-        Some(snapshot)
+        found
     }
 
     fn index(&mut self, dimension: Dimension) -> Option<usize> {
@@ -178,104 +110,31 @@ impl RateLimitSnapshot {
 }
 
 /// The answer's own `date`, since the epoch.
-pub(super) fn date(headers: &HeaderMap) -> Option<Duration> {
-    duration::instant(headers.get(header::DATE)?.as_bytes())
+pub(super) fn own_date(headers: &HeaderMap) -> Option<Duration> {
+    date::instant(headers.get(header::DATE)?.as_bytes())
 }
 
-#[inline]
-fn bucket_of(name: &[u8]) -> Option<(Dimension, Part)> {
-    // A cheap look first: nearly all headers are of no interest.
-    let rest = match *name.first()? {
-        b'x' => name.strip_prefix(b"x-ratelimit-").or_else(|| name.strip_prefix(b"x-rate-limit-"))?,
-        b'r' => match name.strip_prefix(b"ratelimit")? {
-            b"" => return Some((Dimension::Unnamed, Part::Structured)),
-            b"-policy" => return Some((Dimension::Unnamed, Part::Policy)),
-            rest => rest.strip_prefix(b"-")?,
-        },
-        b'a' => name.strip_prefix(b"anthropic-ratelimit-")?,
-        _ => return None,
-    };
-    match rest {
-        b"limit-requests" => Some((Dimension::Requests, Part::Limit)),
-        b"remaining-requests" => Some((Dimension::Requests, Part::Remaining)),
-        b"reset-requests" => Some((Dimension::Requests, Part::Reset)),
-        b"limit-tokens" => Some((Dimension::Tokens, Part::Limit)),
-        b"remaining-tokens" => Some((Dimension::Tokens, Part::Remaining)),
-        b"reset-tokens" => Some((Dimension::Tokens, Part::Reset)),
-        _ => by_words(rest),
-    }
-}
-
-/// Any order of the words: `limit-tokens-minute`, `input-tokens-remaining`, `reset-tokens-per-day`. One word that is not
-/// known makes the header unknown: better no bucket than a wrong one.
-fn by_words(rest: &[u8]) -> Option<(Dimension, Part)> {
-    let (mut part, mut unit, mut project, mut usage, mut window) = (None, None, false, false, 0);
-    let mut direction = None;
-    for word in rest.split(|b| matches!(b, b'-' | b'_')) {
-        match word {
-            b"limit" => part = Some(Part::Limit),
-            b"remaining" => part = Some(Part::Remaining),
-            b"reset" => part = Some(Part::Reset),
-            b"requests" | b"request" | b"req" => unit = Some(Unit::Requests),
-            b"tokens" | b"token" => unit = Some(Unit::Tokens),
-            b"input" | b"prompt" => direction = Some(Unit::InputTokens),
-            b"output" | b"generated" | b"completion" => direction = Some(Unit::OutputTokens),
-            b"project" => project = true,
-            b"usage" | b"based" => usage = true,
-            b"hour" => window = 3600,
-            b"day" => window = 86_400,
-            b"per" | b"minute" | b"after" => {}
-            _ => return None,
-        }
-    }
-    let dimension = match (unit, direction, project, usage, window) {
-        (None, None, false, false, 0) => Dimension::Unnamed,
-        (Some(Unit::Requests), None, false, false, 0) => Dimension::Requests,
-        (Some(Unit::Requests), None, false, false, 3600) => Dimension::RequestsPerHour,
-        (Some(Unit::Requests), None, false, false, 86_400) => Dimension::RequestsPerDay,
-        (Some(Unit::Requests), None, true, false, 0) => Dimension::ProjectRequests,
-        (Some(Unit::Tokens), None, false, false, 0) => Dimension::Tokens,
-        (Some(Unit::Tokens), None, false, false, 3600) => Dimension::TokensPerHour,
-        (Some(Unit::Tokens), None, false, false, 86_400) => Dimension::TokensPerDay,
-        (Some(Unit::Tokens), None, true, false, 0) => Dimension::ProjectTokens,
-        (Some(Unit::Tokens), None, false, true, 0) => Dimension::UsageBasedTokens,
-        (Some(Unit::Tokens), Some(Unit::InputTokens), false, false, 0) => Dimension::InputTokens,
-        (Some(Unit::Tokens), Some(Unit::OutputTokens), false, false, 0) => Dimension::OutputTokens,
-        _ => return None,
-    };
-    Some((dimension, part?))
-}
-
-fn fill(field: &mut Option<f64>, value: &[u8], garbled: &mut bool) {
+fn fill(field: &mut Option<f64>, value: &[u8]) {
     if field.is_none() {
-        *field = digits(value).or_else(|| count(first_item(value)));
-        *garbled |= field.is_none();
+        *field = count(value).or_else(|| count(first_item(value)));
     }
+}
+
+fn reset(value: &[u8], now: impl Fn() -> Option<Duration>) -> Option<Duration> {
+    duration::reset(value, &now).or_else(|| duration::reset(first_item(value), &now))
 }
 
 fn count(text: &[u8]) -> Option<f64> {
-    let text = text.trim_ascii();
-    if text.is_empty() {
-        return None;
+    // Digits alone, which is what nearly all are, need no more than this; 15 of them are exact.
+    if let 1..=15 = text.len() {
+        let digit = |value: u64, b: &u8| b.is_ascii_digit().then(|| value * 10 + u64::from(b - b'0'));
+        if let Some(value) = text.iter().try_fold(0, digit) {
+            return Some(value as f64);
+        }
     }
+    let text = text.trim_ascii();
     let value = std::str::from_utf8(text).ok()?.parse::<f64>().ok()?;
     (value.is_finite() && value >= 0.0 && text[0] != b'+').then_some(value)
-}
-
-/// Digits alone, which is what nearly all numbers are, in one look at each.
-fn digits(text: &[u8]) -> Option<f64> {
-    if text.is_empty() || text.len() > 15 {
-        return None;
-    }
-    let mut value = 0_u64;
-    for byte in text {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = value * 10 + u64::from(digit);
-    }
-    Some(value as f64)
 }
 
 /// The first item of a list: older IETF drafts write `100, 100;w=60`. A date has a comma of its own.
@@ -295,7 +154,7 @@ fn structured(bucket: &mut BucketSnapshot, value: &[u8]) {
             match split_once(parameter) {
                 Some((b"r" | b"remaining", value)) => remaining = count(value),
                 Some((b"t" | b"reset", value)) => reset = duration::seconds(value),
-                Some((b"limit", value)) => bucket.limit = bucket.limit.or(count(value)),
+                Some((b"limit", value)) => bucket.limit = bucket.limit.or_else(|| count(value)),
                 _ => {}
             }
         }
@@ -322,7 +181,7 @@ fn split_once(parameter: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
+    use http::{HeaderName, HeaderValue};
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let parse = |(name, value): &(&str, &str)| {
@@ -331,6 +190,7 @@ mod tests {
         pairs.iter().map(parse).collect()
     }
 
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
     type Expected = (Dimension, Option<f64>, Option<f64>, Option<u64>);
 
     fn read(pairs: &[(&str, &str)]) -> Vec<Expected> {
@@ -343,7 +203,7 @@ mod tests {
     fn by_provider() {
         use Dimension::*;
         let date = ("date", "Tue, 14 Nov 2023 22:13:20 GMT");
-        let cases: &[(&[(&str, &str)], &[Expected])] = &[
+        let cases: &[(Pairs<'_>, &[Expected])] = &[
             (
                 &[
                     ("x-ratelimit-limit-requests", "500"),

@@ -9,15 +9,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 
-use super::headers::{self, BucketSnapshot, Dimension, RateLimitSnapshot};
-use super::{HintSource, Scope, duration};
+use super::headers::{self, BucketSnapshot, RateLimitSnapshot};
+use super::{Dimension, HintSource, Scope, duration};
 
 /// When the headers alone say to come back, counted from the answer: `retry-after-ms` and its kin, else `retry-after`.
 ///
 /// The reset of a bucket does not count here: it is an upper bound, not an advice. Dates are counted from the answer's
 /// own `date` header, or from `now` if it has none. Rounded up to milliseconds, at most 100 years.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let now = || headers::date(headers).or_else(|| since_epoch(now));
+    let now = || headers::own_date(headers).or_else(|| since_epoch(now));
     let stated = Stated::read(headers, &now);
     stated.exact.or(stated.coarse)
 }
@@ -89,7 +89,7 @@ fn longer<'s>(one: &'s BucketSnapshot, two: &'s BucketSnapshot) -> &'s BucketSna
 fn is_exhausted(bucket: &BucketSnapshot) -> bool {
     match bucket.remaining {
         Some(remaining) => remaining < 1.0,
-        None => bucket.reset.is_some_and(|reset| !reset.is_zero()),
+        None => bucket.reset.is_some(),
     }
 }
 

@@ -141,12 +141,15 @@ fn unicode(raw: &[u8]) -> (char, usize) {
         let digits = std::str::from_utf8(raw.get(at..at + 4)?).ok()?;
         digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
     };
-    let Some(first) = hex(0) else { return (char::REPLACEMENT_CHARACTER, 0) };
-    if (0xd800..0xdc00).contains(&first) && raw.get(4..6) == Some(b"\\u") {
-        if let Some(second) = hex(6).filter(|second| (0xdc00..0xe000).contains(second)) {
-            let letter = char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00));
-            return (letter.unwrap_or(char::REPLACEMENT_CHARACTER), 10);
-        }
+    let Some(first) = hex(0) else {
+        return (char::REPLACEMENT_CHARACTER, 0);
+    };
+    if (0xd800..0xdc00).contains(&first)
+        && raw.get(4..6) == Some(b"\\u")
+        && let Some(second) = hex(6).filter(|second| (0xdc00..0xe000).contains(second))
+    {
+        let letter = char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00));
+        return (letter.unwrap_or(char::REPLACEMENT_CHARACTER), 10);
     }
     (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 4)
 }

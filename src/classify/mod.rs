@@ -4,6 +4,9 @@
 //! whatever the server sent, and its work is bounded by the 64 KiB of body that the retry layer reads.
 
 mod body;
+mod codes;
+mod date;
+mod dimension;
 mod duration;
 mod figures;
 mod headers;
@@ -11,12 +14,14 @@ mod hint;
 mod lenient;
 mod phrases;
 mod rules;
+mod wording;
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
-pub use headers::{BucketSnapshot, Dimension, MAX_DIMENSIONS, RateLimitSnapshot, Unit};
+pub use dimension::{Dimension, Unit};
+pub use headers::{BucketSnapshot, MAX_DIMENSIONS, RateLimitSnapshot};
 pub use hint::{retry_after, should_retry};
 
 use crate::dialect::Dialect;
@@ -118,6 +123,11 @@ impl Verdict {
     /// is read only when the answer states a date and has no `date` header to count it from.
     pub fn of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         rules::verdict(&Dialect::GENERIC, status, headers, body, &wall_clock)
+    }
+
+    /// The same for the provider behind a key.
+    pub(crate) fn in_dialect(dialect: &Dialect, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        rules::verdict(dialect, status, headers, body, &wall_clock)
     }
 
     /// The same with `now` in place of the wall clock: a pure function.

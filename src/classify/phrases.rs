@@ -62,7 +62,11 @@ pub(super) fn scan(text: &[u8], mut found: impl FnMut(Sign, usize, usize)) {
     while let Some(&byte) = text.get(at) {
         let (from, to) = BUCKETS[usize::from(byte)];
         let here = &text[at..];
-        if let Some((phrase, sign)) = PHRASES[from..to].iter().find(|(phrase, _)| here.starts_with(phrase.as_bytes())) {
+        // The second byte rules most out before the phrase is compared.
+        let second = here.get(1);
+        let mut phrases = PHRASES[from..to].iter();
+        let hit = phrases.find(|(phrase, _)| phrase.as_bytes().get(1) == second && here.starts_with(phrase.as_bytes()));
+        if let Some((phrase, sign)) = hit {
             found(*sign, at, at + phrase.len());
         }
         // On to the next word; letters beyond ASCII are words of their own, as Chinese has no blanks.
@@ -105,15 +109,16 @@ const PHRASES: &[(&str, Sign)] = &[
     ("balance insufficient", Stop), ("billing hard limit", Stop), ("billing not active", Stop),
     ("budget exceeded", Stop), ("back in", Delay),
     ("credit limit reached for your account", Stop), ("credits have been exhausted", Stop),
-    ("capacity has been exceeded", Overload), ("credit balance is too low", Stop), ("credit balance too low", Stop),
+    ("capacity has been exceeded", Overload), ("capacity has been reached", Overload),
+    ("credit balance is too low", Stop), ("credit balance too low", Stop), ("capacity temporarily", Overload),
     ("capacity constraint", Overload), ("capacity available", Overload), ("check your billing", Stop),
     ("capacity exceeded", Overload), ("completion tokens", Unit(OutputTokens)), ("credits exhausted", Stop),
-    ("completion token", Unit(OutputTokens)), ("credits depleted", Stop), ("capacity limit", Overload),
-    ("currently busy", Overload), ("current usage", Used), ("current/limit", Pair), ("cold start", Overload),
-    ("concurren", Concurrent), ("currently", Used), ("current", Used), ("calls", Unit(Requests)),
-    ("call", Unit(Requests)),
-    ("daily free allocation", Stop), ("daily usage limit", StopWeak), ("daily limit", StopWeak),
-    ("daily quota", StopWeak), ("daily", Daily),
+    ("capacity reached", Overload), ("completion token", Unit(OutputTokens)), ("credits depleted", Stop),
+    ("capacity limit", Overload), ("currently busy", Overload), ("current usage", Used), ("current/limit", Pair),
+    ("capacity is", Overload), ("cold start", Overload), ("concurren", Concurrent), ("currently", Used),
+    ("current", Used), ("calls", Unit(Requests)), ("call", Unit(Requests)),
+    ("daily free allocation", Stop), ("daily usage limit", StopWeak), ("daily budget", Stop),
+    ("daily limit", StopWeak), ("daily quota", StopWeak), ("daily", Daily),
     ("exceeded your monthly included credits", Stop), ("exceeded your current quota", StopWeak),
     ("exceeded the current quota", StopWeak), ("exceeded your usage limit", StopWeak),
     ("exhausted all your credit", Stop), ("exhausted your capacity", Stop), ("exceeded current quota", StopWeak),
@@ -137,9 +142,10 @@ const PHRASES: &[(&str, Sign)] = &[
     ("lack of capacity", Overload), ("lifetime limit", Stop), ("limited to", Limit), ("limit for", Model),
     ("limit", Limit),
     ("maximum pending requests", Overload), ("monthly included credits", Stop), ("monthly usage limit", Stop),
-    ("model is not ready", Overload), ("model is busy", Overload), ("monthly limit", Stop), ("monthly quota", Stop),
-    ("max budget", Stop), ("messages", Unit(Requests)), ("max rpm", Limit), ("max tpm", Limit), ("maximum", Limit),
-    ("models", Unit(Requests)), ("model", Model), ("max", Limit),
+    ("model is not ready", Overload), ("monthly budget", Stop), ("model is busy", Overload),
+    ("monthly limit", Stop), ("monthly quota", Stop), ("max budget", Stop), ("messages", Unit(Requests)),
+    ("max rpm", Limit), ("max tpm", Limit), ("maximum", Limit), ("monthly", Month), ("models", Unit(Requests)),
+    ("model", Model), ("max", Limit),
     ("number of connections", Concurrent), ("no available workers", Overload), ("no remaining credits", Stop),
     ("not enough capacity", Overload), ("not enough balance", Stop), ("not enough credit", Stop),
     ("not enough funds", Stop), ("no capacity", Overload), ("no credits", Stop), ("no healthy", Overload),
@@ -149,9 +155,10 @@ const PHRASES: &[(&str, Sign)] = &[
     ("over budget", Stop), ("overloaded", Overload), ("overload", Overload), ("overdue", Stop),
     ("otpm", Short(OutputTokens)),
     ("per day per user per tier", Stop), ("parallel request", Concurrent), ("payment required", Stop),
-    ("pending requests", Overload), ("plan has expired", Stop), ("please recharge", Stop), ("prepaid credit", Stop),
-    ("prompt tokens", Unit(InputTokens)), ("prompt token", Unit(InputTokens)), ("peak load", Overload),
-    ("per month", Month), ("per day", Daily), ("prompts", Unit(Requests)), ("perday", Daily), ("per ", Per),
+    ("pending requests", Overload), ("plan has expired", Stop), ("please recharge", StopWeak),
+    ("prepaid credit", Stop), ("prompt tokens", Unit(InputTokens)), ("prompt token", Unit(InputTokens)),
+    ("peak load", Overload), ("per month", Month), ("per day", Daily), ("prompts", Unit(Requests)),
+    ("perday", Daily), ("per ", Per),
     ("quota has been exhausted for this month", Stop), ("quota has been exhausted", StopWeak),
     ("queue has exceeded", Overload), ("quota is exhausted", StopWeak), ("quota exhausted", StopWeak),
     ("queue exceeded", Overload), ("queue is full", Overload), ("queue length", Overload),
@@ -162,7 +169,7 @@ const PHRASES: &[(&str, Sign)] = &[
     ("resource exhausted. please try again later", Overload), ("request exceeds the maximum tokens", TooLarge),
     ("request exceeds the token", TooLarge), ("requested too many tokens", TooLarge),
     ("requests are too frequent", Rate), ("reached your usage limit", Stop), ("rate limited upstream", Overload),
-    ("recharge your account", Stop), ("request was too large", TooLarge), ("requires more credits", Stop),
+    ("recharge your account", StopWeak), ("request was too large", TooLarge), ("requires more credits", Stop),
     ("ratelimited upstream", Overload), ("request is too large", TooLarge), ("request too frequent", Rate),
     ("resource unavailable", Overload), ("reached your weekly", Stop), ("requests at a time", Concurrent),
     ("ran out of credit", Stop), ("request frequency", Rate), ("request too large", TooLarge),
@@ -192,8 +199,9 @@ const PHRASES: &[(&str, Sign)] = &[
     ("upstream rate limit", Overload), ("usage limit reached", Stop), ("unavailable due to", Overload),
     ("used up your daily", Stop), ("unusually high", Overload), ("usage/limit", Pair), ("used/limit", Pair),
     ("until", Delay), ("usage", Used), ("used", Used),
-    ("weekly usage limit", Stop), ("wait for about", Delay), ("wait at least", Delay), ("wait another", Delay),
-    ("weekly limit", Stop), ("wait about", Delay), ("warming up", Overload), ("wait for", Delay), ("wait", Delay),
+    ("weekly usage limit", Stop), ("wait for about", Delay), ("wait at least", Delay), ("weekly budget", Stop),
+    ("wait another", Delay), ("weekly limit", Stop), ("wait about", Delay), ("warming up", Overload),
+    ("wait for", Delay), ("wait", Delay),
     ("余额已用完", Stop), ("余额不足", Stop),
     ("免费额度", Stop), ("充值", StopWeak), ("并发", Concurrent),
     ("无可用资源包", Stop), ("拥挤", Overload), ("欠费", Stop), ("每日", StopWeak),

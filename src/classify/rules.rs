@@ -1,59 +1,16 @@
 //! The order of the rules that turn a status, codes and wording into one verdict.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
 use super::body::ErrorBody;
-use super::figures::Wording;
+use super::codes::{self, Codes};
 use super::headers::{self, RateLimitSnapshot};
 use super::hint::{self, Stated};
-use super::{Evidence, Kind, Scope, Verdict, body, reads_body};
-use crate::dialect::{self, Dialect};
-
-/// What the codes of an answer say together.
-#[derive(Debug, Default)]
-struct Codes {
-    stop: bool,
-    too_large: bool,
-    overload: bool,
-    concurrent: bool,
-    rate: bool,
-    server: bool,
-    scope: Option<Scope>,
-}
-
-impl Codes {
-    fn read(dialect: &Dialect, codes: &str, text: &str) -> Self {
-        let mut found = Self::default();
-        for code in codes.lines() {
-            let mut meaning = dialect.meaning(code);
-            if matches!(meaning, Some((Kind::QuotaExhausted, _))) && *dialect == Dialect::GENERIC {
-                // The gravest of meanings, and the one that is not everyone's: look who is speaking.
-                meaning = Dialect::by_marks(code, &text.to_ascii_lowercase()).or(meaning);
-            }
-            let (kind, scope) = meaning.map_or((None, None), |(kind, scope)| (Some(kind), scope));
-            match kind {
-                Some(Kind::QuotaExhausted) => found.stop = true,
-                Some(Kind::TooLarge) => found.too_large = true,
-                Some(Kind::Overloaded) => found.overload = true,
-                Some(Kind::Concurrency) => found.concurrent = true,
-                Some(Kind::RateLimited) => found.rate = true,
-                Some(Kind::ServerError) => found.server = true,
-                Some(Kind::Pass) | None => {}
-            }
-            let scope = scope.or_else(|| dialect::scope_of(code));
-            // Gemini names the metric first and its window after it.
-            let longer = |one: Scope| scope == Some(one.daily());
-            found.scope = if found.scope.is_none_or(longer) { scope } else { found.scope };
-        }
-        found
-    }
-
-    fn any(&self) -> bool {
-        self.stop || self.too_large || self.overload || self.concurrent || self.rate || self.server
-    }
-}
+use super::wording::Wording;
+use super::{Evidence, Kind, Scope, Verdict, reads_body};
+use crate::dialect::Dialect;
 
 /// The verdict on an answer. `clock` is asked only for what the answer's own `date` cannot tell.
 pub(super) fn verdict(
@@ -63,7 +20,7 @@ pub(super) fn verdict(
     body: &[u8],
     clock: &dyn Fn() -> SystemTime,
 ) -> Verdict {
-    let now = || headers::date(headers).or_else(|| hint::since_epoch(clock()));
+    let now = || headers::own_date(headers).or_else(|| hint::since_epoch(clock()));
     let body = match (reads_body(status), status.is_success()) {
         (false, false) => ErrorBody::default(),
         (_, success) => {
@@ -97,71 +54,69 @@ pub(super) fn verdict(
         Kind::Concurrency => Some(Scope::Concurrent),
         Kind::Overloaded | Kind::ServerError => None,
         _ => scope(&words, &codes)
-            .or_else(|| axis.and_then(|axis| scope_of(axis.as_bytes())))
-            .or(codes.scope.filter(|_| kind != Kind::QuotaExhausted || !codes.rate)),
+            .or_else(|| axis.and_then(|axis| codes::scope_of_header(axis.as_bytes())))
+            // The code of a window beside a message that says stop names the wrong limit.
+            .or_else(|| codes.scope().filter(|_| kind != Kind::QuotaExhausted || !codes.rate)),
     };
     if !matches!(kind, Kind::Overloaded | Kind::ServerError) {
         verdict.limit = limit;
         verdict.used = words.used.or(body.used);
         verdict.requested = words.requested.or(body.requested);
     }
-    verdict.model = words.model.map(str::to_owned).or(body.model);
+    verdict.model = words.model.map(str::to_owned).or_else(|| body.model.clone());
 
-    let mut exhausted = false;
-    if kind != Kind::TooLarge {
-        let mut stated = Stated::read(headers, &now);
-        let mut snapshot = RateLimitSnapshot::read(headers, Some(&now));
-        if !body.headers.is_empty() {
-            let inner = Stated::read(&body.headers, &now);
-            stated = Stated { exact: stated.exact.or(inner.exact), coarse: stated.coarse.max(inner.coarse) };
-            snapshot = snapshot.or_else(|| RateLimitSnapshot::read(&body.headers, Some(&now)));
-        }
-        let bucket = snapshot.as_ref().and_then(|snapshot| hint::exhausted(snapshot, verdict.scope));
-        if let Some(bucket) = bucket.filter(|_| verdict.is_throttling() || kind == Kind::QuotaExhausted) {
-            exhausted = true;
-            if kind != Kind::Overloaded && verdict.scope.is_none_or(|scope| hint::speaks_of(bucket.dimension, scope)) {
-                verdict.scope = verdict.scope.or(hint::scope_of(bucket.dimension));
-                verdict.limit = verdict.limit.or(bucket.limit);
-            }
-        }
-        let reset = bucket.filter(|_| exhausted).and_then(|bucket| bucket.reset);
-        let reset = reset.or_else(|| hint::unified_reset(headers, &now));
-        if let Some((delay, source)) = hint::delay(stated, words.delay.max(body.delay), reset) {
-            (verdict.retry_after, verdict.source) = (Some(delay), Some(source));
-        }
-    }
+    let exhausted = kind != Kind::TooLarge && when(&mut verdict, headers, &body, &words, &now);
     let figures = limit.or(verdict.used).or(verdict.requested).is_some();
-    let named = words.names_a_limit() || figures || verdict.retry_after.is_some() || exhausted || axis.is_some();
-    if named {
+    if words.names_a_limit() || figures || verdict.retry_after.is_some() || exhausted || axis.is_some() {
         verdict.evidence = Evidence::Named;
     }
     verdict
 }
 
+/// Finds when to come back, and what the bucket that is exhausted tells beside it; whether there is one.
+fn when(
+    verdict: &mut Verdict,
+    headers: &HeaderMap,
+    body: &ErrorBody,
+    words: &Wording<'_>,
+    now: &dyn Fn() -> Option<Duration>,
+) -> bool {
+    let mut stated = Stated::read(headers, now);
+    let mut snapshot = RateLimitSnapshot::read(headers, Some(now));
+    if !body.headers.is_empty() {
+        let inner = Stated::read(&body.headers, now);
+        stated = Stated { exact: stated.exact.or(inner.exact), coarse: stated.coarse.max(inner.coarse) };
+        snapshot = snapshot.or_else(|| RateLimitSnapshot::read(&body.headers, Some(now)));
+    }
+    let refused = verdict.is_throttling() || verdict.kind == Kind::QuotaExhausted;
+    let bucket = snapshot.as_ref().filter(|_| refused).and_then(|snapshot| hint::exhausted(snapshot, verdict.scope));
+    if let Some(bucket) = bucket.filter(|_| verdict.kind != Kind::Overloaded)
+        && verdict.scope.is_none_or(|scope| hint::speaks_of(bucket.dimension, scope))
+    {
+        verdict.scope = verdict.scope.or_else(|| hint::scope_of(bucket.dimension));
+        verdict.limit = verdict.limit.or(bucket.limit);
+    }
+    let reset = bucket.and_then(|bucket| bucket.reset).or_else(|| hint::unified_reset(headers, now));
+    if let Some((delay, source)) = hint::delay(stated, words.delay.max(body.delay), reset) {
+        (verdict.retry_after, verdict.source) = (Some(delay), Some(source));
+    }
+    bucket.is_some()
+}
+
 /// The limit that the message names, or the code, if that tells the window that the message leaves out.
-fn scope(words: &Wording<'_>, codes: &Codes) -> Option<Scope> {
+fn scope(words: &Wording<'_>, codes: &Codes<'_>) -> Option<Scope> {
     let named = words.scope()?;
-    let longer = words.axis.is_none() && codes.scope == Some(named.daily());
+    let longer = words.axis.is_none() && codes.scope() == Some(named.daily());
     Some(if longer { named.daily() } else { named })
 }
 
-fn scope_of(code: &[u8]) -> Option<Scope> {
-    let mut squeezed = String::new();
-    body::squeeze(&code[..code.len().min(80)], &mut squeezed);
-    dialect::scope_of(&squeezed).or_else(|| match squeezed.as_str() {
-        axis if axis.contains("token") => Some(Scope::Tokens),
-        axis if axis.contains("request") || axis.contains("call") => Some(Scope::Requests),
-        _ => None,
-    })
-}
-
-fn kind(status: StatusCode, body: &ErrorBody, codes: &Codes, words: &Wording<'_>, limit: Option<f64>) -> Kind {
+fn kind(status: StatusCode, body: &ErrorBody, codes: &Codes<'_>, words: &Wording<'_>, limit: Option<f64>) -> Kind {
     let stop = codes.stop || words.stop;
     match status.as_u16() {
         402 => Kind::QuotaExhausted,
         408 | 409 => Kind::ServerError,
         429 => too_many(body, codes, words, limit),
-        400 if stop => Kind::QuotaExhausted,
+        400 if codes.stop || words.stop_unquoted => Kind::QuotaExhausted,
         400 if words.too_large || codes.too_large => Kind::TooLarge,
         // Amazon's older protocols answer 400 to whatever is the caller's doing.
         400 if body.codes.lines().any(|code| code.starts_with("throttlingexception")) => Kind::RateLimited,
@@ -181,7 +136,7 @@ fn kind(status: StatusCode, body: &ErrorBody, codes: &Codes, words: &Wording<'_>
 }
 
 /// The many meanings of 429.
-fn too_many(body: &ErrorBody, codes: &Codes, words: &Wording<'_>, limit: Option<f64>) -> Kind {
+fn too_many(body: &ErrorBody, codes: &Codes<'_>, words: &Wording<'_>, limit: Option<f64>) -> Kind {
     let delay = words.delay.or(body.delay).is_some();
     if body.local {
         return Kind::Overloaded;
@@ -211,4 +166,108 @@ fn too_many(body: &ErrorBody, codes: &Codes, words: &Wording<'_>, limit: Option<
         return Kind::Concurrency;
     }
     Kind::RateLimited
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Verdict {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, http::HeaderValue::from_static(value));
+        }
+        Verdict::of_at(StatusCode::from_u16(status).unwrap(), &map, body.as_bytes(), SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn by_status_alone() {
+        for (statuses, kind) in [
+            (&[200_u16, 204, 301, 400, 401, 403, 404, 422][..], Kind::Pass),
+            (&[429], Kind::RateLimited),
+            (&[498, 503, 529], Kind::Overloaded),
+            (&[402], Kind::QuotaExhausted),
+            (&[413], Kind::TooLarge),
+            (&[408, 409, 500, 502, 504, 520, 599], Kind::ServerError),
+        ] {
+            for status in statuses {
+                assert_eq!(judge(*status, &[], "").kind, kind, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn evidence() {
+        let bare = r#"{"error":{"message":"Rate limit reached for fine-tuned model","type":"requests","code":"rate_limit_exceeded"}}"#;
+        let verdict = judge(429, &[], bare);
+        assert_eq!((verdict.kind, verdict.evidence), (Kind::RateLimited, Evidence::Bare));
+        assert_eq!((verdict.scope, verdict.retry_after, verdict.model), (Some(Scope::Requests), None, None));
+        let full = [("x-ratelimit-remaining-requests", "9"), ("x-ratelimit-reset-requests", "1s")];
+        let empty = [("x-ratelimit-remaining-requests", "0")];
+        for (headers, body, evidence) in [
+            (&[][..], "", Evidence::Bare),
+            (&[], "Too many requests", Evidence::Bare),
+            (&full, bare, Evidence::Bare),
+            (&empty, bare, Evidence::Named),
+            (&[("retry-after", "1")], bare, Evidence::Named),
+            (&[], "Rate limit reached for requests", Evidence::Named),
+            (&[], "Rate limit reached. Limit 5, Used 5", Evidence::Named),
+            (&[], "Too many concurrent requests", Evidence::Named),
+            (&[], "Slow down: RPM exceeded", Evidence::Named),
+        ] {
+            assert_eq!(judge(429, headers, body).evidence, evidence, "{headers:?} {body}");
+        }
+    }
+
+    #[test]
+    fn our_own_refusals_are_overload() {
+        for code in ["queue_full", "queue_timeout", "deadline", "quota_exhausted", "cooldown"] {
+            let body = format!(r#"{{"error":{{"message":"m","type":"rate_limit_error","code":"local_{code}"}}}}"#);
+            for status in [429, 503] {
+                assert_eq!(judge(status, &[], &body).kind, Kind::Overloaded, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stated_delay_beats_a_request_above_its_limit() {
+        let text = "Rate limit reached for m-1 on tokens per min (TPM): Limit 1, Used 0, Requested 19304.";
+        assert_eq!(judge(429, &[], text).kind, Kind::TooLarge);
+        let verdict = judge(429, &[], &format!("{text} Please try again in 28ms."));
+        assert_eq!((verdict.kind, verdict.stated()), (Kind::RateLimited, Some(Duration::from_millis(28))));
+    }
+
+    #[test]
+    fn words_that_never_mean_stop() {
+        for text in [
+            "Quota exceeded for this minute",
+            "Rate limit reached. Upgrade your plan at https://example.com/billing",
+            "Rate limit exceeded, add a payment method or buy credits to raise it",
+            "Tokens per minute quota exceeded",
+        ] {
+            assert_eq!(judge(429, &[], text).kind, Kind::RateLimited, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_request_decides_nothing() {
+        let quoted = r#"{"error":{"message":"Invalid prompt: 'I ran out of credits'","type":"invalid_request_error"}}"#;
+        assert_eq!(judge(400, &[], quoted).kind, Kind::Pass);
+        let said = r#"{"error":{"message":"You've run out of credits.","type":"invalid_request_error"}}"#;
+        assert_eq!(judge(400, &[], said).kind, Kind::QuotaExhausted);
+    }
+
+    #[test]
+    fn a_reset_is_no_stated_delay() {
+        let headers = [("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "6m0s")];
+        let verdict = judge(429, &headers, "");
+        assert_eq!((verdict.retry_after, verdict.stated()), (Some(Duration::from_secs(360)), None));
+    }
+
+    #[test]
+    fn a_compressed_body_is_classified_by_status() {
+        let body = [&b"\x1f\x8b\x08\0"[..], b"insufficient_quota"].concat();
+        let verdict = Verdict::of_at(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), &body, SystemTime::UNIX_EPOCH);
+        assert_eq!(verdict.kind, Kind::RateLimited);
+    }
 }

@@ -50,8 +50,9 @@ pub(super) struct Plan {
 }
 
 struct Wait<S, B> {
-    stage: Stage,
+    // The order of fields is the order of release here, too: a readied instance first, then the slot.
     inner: S,
+    stage: Stage,
     request: Option<Request<B>>,
     plan: Plan,
 }
@@ -72,14 +73,14 @@ impl<S: Service<Request<B>>, B, RB> ResponseFuture<S, B, RB> {
 
     pub(super) fn waiting(inner: S, request: Request<B>, plan: Plan) -> Self {
         let stage = Stage::Queue(plan.queue());
-        let wait = Box::new(Wait { stage, inner, request: Some(request), plan });
+        let wait = Box::new(Wait { inner, stage, request: Some(request), plan });
         Self { state: State::Waiting { wait }, body: std::marker::PhantomData }
     }
 }
 
 impl<S, B, RB> Future for ResponseFuture<S, B, RB>
 where
-    S: Service<Request<B>, Response = Response<RB>>,
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
     RB: Body<Data = Bytes>,
 {
     type Output = Result<Response<ResponseBody<RB>>, S::Error>;
@@ -90,9 +91,10 @@ where
             match this.state.as_mut().project() {
                 StateProj::Calling { call, slot, release_at } => {
                     let answer = ready!(call.poll(cx));
-                    let slot = slot.take().filter(|_| *release_at == ReleaseAt::BodyEnd);
+                    let (slot, release_at) = (slot.take(), *release_at);
                     // The call's own future goes first, then, unless the body has it, the slot.
                     this.state.set(State::Done);
+                    let slot = slot.filter(|_| release_at == ReleaseAt::BodyEnd);
                     return Poll::Ready(answer.map(|response| response.map(|body| ResponseBody::inner(body, slot))));
                 }
                 StateProj::Waiting { wait } => match ready!(wait.poll(cx)) {
@@ -118,7 +120,7 @@ where
     }
 }
 
-impl<S: Service<Request<B>>, B> Wait<S, B> {
+impl<S: Service<Request<B>> + Clone, B> Wait<S, B> {
     #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<(Request<B>, Slot), Refusal>, S::Error>> {
         loop {
@@ -153,6 +155,9 @@ impl<S: Service<Request<B>>, B> Wait<S, B> {
                         match self.plan.look_at_gate() {
                             Ok(None) => {}
                             Ok(Some(wait)) => {
+                                // Nothing is held while it waits: the readied instance goes, then the slot.
+                                let fresh = self.inner.clone();
+                                drop(std::mem::replace(&mut self.inner, fresh));
                                 self.stage = wait;
                                 continue;
                             }
@@ -184,7 +189,7 @@ impl Plan {
 
     /// Under its old number, and whoever had a place has it again.
     fn queue_again(&mut self) -> Waiting<Places> {
-        self.bounds.max_queue = None;
+        self.bounds.again = true;
         self.queue()
     }
 

@@ -1,7 +1,7 @@
 //! [`ConcurrencyLimitLayer`]: the limit's settings and its state, shared by all services that it makes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Request;
@@ -157,8 +157,9 @@ pub struct LimitHandle {
 impl LimitHandle {
     /// Sets the limit, of each key if it is per key. Smaller: running calls go on. 0 pauses. Larger: waiters go at once.
     pub fn resize(&self, n: usize) {
-        self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner).size = n;
-        self.rooms().for_each(|room| room.tell(|places, _| places.size = n));
+        self.keys().size = n;
+        // Read again under each room's lock: of two that resize at once, the same one is the last for all.
+        self.rooms().for_each(|room| room.tell(|places, _| places.size = self.keys().size));
     }
 
     /// How many slots are taken, over all keys.
@@ -171,8 +172,12 @@ impl LimitHandle {
         self.rooms().map(|room| room.queued()).sum()
     }
 
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn rooms(&self) -> impl Iterator<Item = Arc<Room<Places>>> + use<> {
-        let keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.keys();
         let rooms: Vec<_> = keys.rooms.values().chain([&self.shared.all]).map(Arc::clone).collect();
         rooms.into_iter()
     }

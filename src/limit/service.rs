@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::ConcurrencyLimitLayer;
@@ -62,7 +63,10 @@ where
         // The readied instance is the one called, unless the call has to wait: then it is given up.
         let fresh = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, fresh);
-        if let Entry::Admitted(seq) = room.enter(()) {
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.at());
+        // One that comes through a gate was looked at there.
+        let late = admitted.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if !late && let Entry::Admitted(seq) = room.enter(()) {
             let slot = Slot::new(room, seq);
             return ResponseFuture::calling(ready.call(request), slot, config.release_at);
         }
@@ -74,11 +78,7 @@ where
             || Place { class: request.extensions().get().copied().unwrap_or_default(), number: next_number() },
             |admitted| admitted.place,
         );
-        let bounds = Bounds {
-            max_queue: config.max_queue,
-            timeout: config.queue_timeout,
-            deadline: request.extensions().get::<Deadline>().map(|deadline| deadline.at()),
-        };
+        let bounds = Bounds { max_queue: config.max_queue, timeout: config.queue_timeout, deadline, again: false };
         let plan = Plan { config, room, place, bounds, admitted: admitted.cloned() };
         ResponseFuture::waiting(self.inner.clone(), request, plan)
     }

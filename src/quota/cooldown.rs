@@ -22,6 +22,8 @@ pub(super) enum Opens {
     At(Instant),
     /// One call is out, and the next goes when it is back.
     OneOut,
+    /// The key is closed, and it is time for a probe; who is none is told this.
+    Probe(Closed),
     Closed(Closed),
 }
 
@@ -33,14 +35,6 @@ struct Shut {
     quota: bool,
     /// A success of a call sent after this one opens the key.
     last: u64,
-}
-
-impl Shut {
-    /// What callers are told; while a probe is out: that the next one may follow after as long again.
-    fn said(&self, now: Instant) -> Closed {
-        let left = self.probe_at.saturating_duration_since(now);
-        Closed { quota: self.quota, retry_after: if left.is_zero() { self.wait } else { left } }
-    }
 }
 
 #[derive(Debug)]
@@ -72,7 +66,7 @@ impl Cooldown {
     pub(super) fn clearance(&self, now: Instant, seq: u64) -> Clearance {
         match (&self.shut, self.until) {
             (Some(_), _) if seq == self.out => Clearance::Clear,
-            (Some(shut), _) => Clearance::Closed(shut.said(now)),
+            (Some(shut), _) => Clearance::Closed(self.said(now, shut)),
             (None, Some(until)) if until > now => Clearance::Until(until),
             (None, _) => Clearance::Clear,
         }
@@ -81,10 +75,8 @@ impl Cooldown {
     pub(super) fn opens(&self, now: Instant, ahead: usize) -> Opens {
         let busy = self.out != 0 || ahead > 0;
         if let Some(shut) = &self.shut {
-            if now < shut.probe_at || busy {
-                return Opens::Closed(shut.said(now));
-            }
-            return Opens::Now;
+            let said = self.said(now, shut);
+            return if busy || now < self.probe_at(shut) { Opens::Closed(said) } else { Opens::Probe(said) };
         }
         if self.alone && busy {
             return Opens::OneOut;
@@ -92,10 +84,21 @@ impl Cooldown {
         self.until.filter(|until| *until > now).map_or(Opens::Now, Opens::At)
     }
 
+    /// A probe goes no earlier than any other call: a hint may end later than the key's first wait.
+    fn probe_at(&self, shut: &Shut) -> Instant {
+        self.until.map_or(shut.probe_at, |until| until.max(shut.probe_at))
+    }
+
+    /// What callers are told; while a probe is out: that the next one may follow after as long again.
+    fn said(&self, now: Instant, shut: &Shut) -> Closed {
+        let left = self.probe_at(shut).saturating_duration_since(now);
+        Closed { quota: shut.quota, retry_after: if left.is_zero() { shut.wait } else { left } }
+    }
+
     /// A hint for the key: never earlier than it says, and a little later each time anew.
     pub(super) fn hinted(&mut self, now: Instant, hint: Duration, in_a_row: u32) {
         let floor = if in_a_row >= FLOOR_FROM { self.backoff.base(in_a_row) / 2 } else { Duration::ZERO };
-        let wait = hint.max(floor) + backoff::spread(hint, &mut self.rng);
+        let wait = hint.max(floor).saturating_add(backoff::spread(hint, &mut self.rng));
         self.not_before(add(now, wait));
     }
 
@@ -107,7 +110,7 @@ impl Cooldown {
 
     /// The wait of one call alone.
     pub(super) fn own_wait(&mut self, hint: Duration) -> Duration {
-        hint + backoff::spread(hint, &mut self.rng)
+        hint.saturating_add(backoff::spread(hint, &mut self.rng))
     }
 
     fn not_before(&mut self, at: Instant) {
@@ -119,13 +122,17 @@ impl Cooldown {
     }
 
     /// Closes the key, or, when it was a probe that was refused, keeps it closed for twice as long.
-    pub(super) fn shut(&mut self, now: Instant, first: Duration, quota: bool, seq: u64, last: u64) {
+    ///
+    /// Tells how long until a probe may go, if the key was open.
+    pub(super) fn shut(&mut self, now: Instant, first: Duration, quota: bool, seq: u64, last: u64) -> Option<Duration> {
+        let was_open = self.shut.is_none();
         let wait = match &self.shut {
             Some(shut) if seq > shut.last => (shut.wait * 2).min(PROBE_MAX),
-            Some(_) => return, // a call of before: it says what we know
+            Some(_) => return None, // a call of before: it says what we know
             None => first.min(PROBE_MAX),
         };
         self.shut = Some(Box::new(Shut { probe_at: add(now, wait), wait, quota, last }));
+        was_open.then_some(wait)
     }
 
     pub(super) fn sent(&mut self, seq: u64) {

@@ -1,7 +1,13 @@
 //! May this key send now? One state for each key, and what each event does to it: `state × event × now → decision`.
 //!
-//! The gate composes the five parts beside it; only it knows more than one of them. It is a [`Rule`] of a waiting room,
+//! The gate composes the five parts beside it; only it knows more than one of them: here what
+//! lets a call go, in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting room,
 //! so that admission, order and the one timer are decided under one lock.
+
+mod figures;
+#[cfg(test)]
+mod invariants;
+mod refusal;
 
 use std::time::Duration;
 
@@ -11,35 +17,28 @@ use tokio::time::Instant;
 use super::blame::{Blame, Cause, Class};
 use super::ceiling::Ceiling;
 use super::cooldown::{Cooldown, Opens};
-use super::level::{Level, Sent, Shown};
+use super::level::Level;
 use super::window::{Flight, Window};
 use super::{Clearance, GateConfig};
-use crate::classify::{Dimension, Evidence, Kind, MAX_DIMENSIONS, RateLimitSnapshot, Unit, Verdict};
+use crate::call::Cost;
+use crate::classify::{Dimension, Kind, RateLimitSnapshot, Unit, Verdict};
+use crate::dialect::Dialect;
+use crate::report::Event;
 use crate::room::{Next, Rule};
-use crate::time::{add, secs};
+use crate::time::{LONGEST, add, secs};
+use figures::{cost, window_of};
 
 /// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
 const LATE: Duration = Duration::from_millis(5);
 /// A key that nothing was asked of for so long begins anew, but for what concurrency taught: a minute.
 const IDLE: Duration = Duration::from_secs(60);
-/// A key without a success for [`max_wait`](GateConfig::max_wait) closes after so many episodes in a row.
-const CLOSE_AFTER: u32 = 5;
 /// A key whose quota is used up is probed after this, then after twice as long each time: 30 s.
 const QUOTA_PROBE: Duration = Duration::from_secs(30);
-/// The correction of token estimates stays within these bounds.
-const CORRECTION: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 /// What a wait must exceed to be one: less is the rounding of sums.
 const NOTHING: Duration = Duration::from_micros(1);
 
-/// Requests and tokens: what a call spends of.
-const UNITS: usize = 2;
-
-/// What a call asks for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Ask {
-    /// The estimate of its tokens, before any correction.
-    pub(crate) tokens: f64,
-}
+/// What a call spends of.
+const UNITS: [Unit; 4] = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
 
 /// An admission: what the gate must be told again when the call is answered.
 #[derive(Debug, Clone, Copy)]
@@ -48,24 +47,14 @@ pub(crate) struct Ticket {
     flight: Flight,
     /// When it went, in seconds of the gate's clock.
     sent: f64,
-    raw: f64,
-    tokens: f64,
+    /// Its cost as it was estimated, and what estimates were multiplied with.
+    asked: Cost,
+    correction: f64,
     /// What had been spent of each unit, this call included.
-    spent: [f64; UNITS],
+    spent: [f64; UNITS.len()],
     /// Which buckets had had time to fill, a bit each.
     full: u8,
     known: bool,
-}
-
-/// What a refusal means for the call that was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fate {
-    /// The key is closed: nobody waits for it.
-    pub(crate) closed: bool,
-    /// How long this call may not be sent again, whatever the key allows.
-    pub(crate) not_before: Instant,
-    /// It is this call alone that waits: it sleeps outside the queue.
-    pub(crate) alone: bool,
 }
 
 struct Dim {
@@ -84,9 +73,12 @@ pub(crate) struct Gate {
     seq: u64,
     last: Option<Instant>,
     idle_from: Instant,
-    spent: [f64; UNITS],
+    spent: [f64; UNITS.len()],
     correction: f64,
-    /// Refused, and not a success since: from when.
+    dialect: &'static Dialect,
+    /// What nobody has been told yet.
+    news: Vec<Event>,
+    /// Refused in a row, and not a success since: from when.
     ailing: Option<Instant>,
     window: Window,
     ceiling: Ceiling,
@@ -95,7 +87,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(config: &GateConfig, rng: Rng, now: Instant) -> Self {
+    pub(crate) fn new(config: &GateConfig, dialect: &'static Dialect, rng: Rng, now: Instant) -> Self {
         let seeds = [(Dimension::Requests, config.requests_per_minute), (Dimension::Tokens, config.tokens_per_minute)];
         let seeded = |(dimension, limit): (Dimension, Option<f64>)| {
             Some(Dim { dimension, level: Level::seeded(0.0, limit?, window_of(dimension)) })
@@ -107,8 +99,10 @@ impl Gate {
             seq: 0,
             last: None,
             idle_from: now,
-            spent: [0.0; UNITS],
+            spent: [0.0; UNITS.len()],
             correction: 1.0,
+            dialect,
+            news: Vec::new(),
             ailing: None,
             window: Window::new(config.initial_window),
             ceiling: Ceiling::default(),
@@ -122,10 +116,12 @@ impl Gate {
     /// A 2xx: what its headers show, and that it was let in. The slot stays taken until the body ends.
     pub(crate) fn success(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.silences(now);
-        self.snapshots(now, ticket, shown);
+        self.snapshots(now, ticket, shown, None);
         self.ailing = None;
         self.answered(ticket.seq);
-        self.cooldown.success(ticket.seq);
+        if self.cooldown.success(ticket.seq) {
+            self.news.push(Event::Opened);
+        }
         if self.window.close(ticket.seq) {
             self.window.acked(ticket.flight, true, self.known);
         }
@@ -138,65 +134,44 @@ impl Gate {
         self.ended(now, ticket.seq);
     }
 
-    /// A refusal that throttles: what it teaches, and what becomes of the call.
-    pub(crate) fn refused(
-        &mut self,
-        now: Instant,
-        ticket: &Ticket,
-        verdict: &Verdict,
-        shown: Option<&RateLimitSnapshot>,
-    ) -> Fate {
-        self.silences(now);
-        self.ended(now, ticket.seq);
-        let t = self.secs(now);
-        self.ceiling.refused(t, ticket.sent);
-        self.snapshots(now, ticket, shown);
-
-        let hint = if self.pacing { verdict.stated() } else { verdict.retry_after };
-        let explains = self.explains(t, ticket, verdict, shown);
-        let class = match (verdict.kind, verdict.evidence) {
-            (Kind::Concurrency, _) => Class::Concurrency,
-            (Kind::Overloaded, _) => Class::Overload,
-            (_, Evidence::Bare) if hint.is_none() && explains == 0 => Class::Neither,
-            _ => Class::Rate,
-        };
-        if let Some(requested) = verdict.requested.filter(|_| ticket.raw > 0.0 && is_of_tokens(verdict)) {
-            let seen = 0.8 * self.correction + 0.2 * requested / ticket.raw;
-            self.correction = seen.clamp(*CORRECTION.start(), *CORRECTION.end());
-        }
-        let judged = self.blame.judge(ticket.seq, self.seq, class, self.window.refutes(ticket.flight));
-        if judged.new && class != Class::Rate && class != Class::Overload {
-            self.window.forget_peak(self.seq);
-        }
-        match judged.cause {
-            Cause::Concurrency => self.window.lower(ticket.flight, self.seq),
-            Cause::Rate if explains != 0 && class != Class::Overload => {
-                if judged.new && ticket.known {
-                    self.contradicted(t, explains, ticket.full);
-                }
+    /// An answer that neither succeeds nor throttles: its headers show as much as any other's. The slot stays taken until
+    /// the body ends.
+    pub(crate) fn other(&mut self, now: Instant, ticket: &Ticket, too_large: bool, shown: Option<&RateLimitSnapshot>) {
+        let mut ticket = *ticket;
+        if too_large {
+            // What its bucket cannot hold it has not taken from there; counted, it would stop the key for minutes.
+            for unit in [Unit::Tokens, Unit::InputTokens, Unit::OutputTokens] {
+                let cost = cost(&ticket.asked, unit, ticket.correction);
+                self.give_back(unit, cost);
+                ticket.spent[unit as usize] -= cost;
             }
-            Cause::Rate if judged.new => self.learn(t),
-            Cause::Rate => {}
         }
-        self.cool_down(now, ticket.seq, hint, class, judged.cause, judged.new)
-    }
-
-    /// The quota is used up: the key is closed until one of the callers' own calls succeeds again.
-    pub(crate) fn exhausted(&mut self, now: Instant, ticket: &Ticket) {
-        self.silences(now);
-        self.ended(now, ticket.seq);
-        self.ceiling.refused(self.secs(now), ticket.sent);
-        self.cooldown.shut(now, QUOTA_PROBE, true, ticket.seq, self.seq);
+        self.snapshots(now, &ticket, shown, None);
     }
 
     /// A call that was admitted but not sent after all gives back what it took.
     pub(crate) fn withdrawn(&mut self, now: Instant, ticket: &Ticket) {
         self.ended(now, ticket.seq);
         self.ceiling.refused(self.secs(now), ticket.sent);
-        for (unit, cost) in [(Unit::Requests, 1.0), (Unit::Tokens, ticket.tokens)] {
-            self.spent[index(unit)] -= cost;
-            self.of_unit(unit).for_each(|level| level.give_back(cost));
+        for unit in UNITS {
+            self.give_back(unit, cost(&ticket.asked, unit, ticket.correction));
         }
+    }
+
+    /// Whether [`used`](Rule::used) wants to be told what a call has used, and what it was estimated at.
+    pub(crate) fn wants_usage(&self, ticket: &Ticket) -> Option<f64> {
+        let seeded = self.dims.iter().any(|dim| dim.dimension.unit() == Unit::Tokens && dim.level.is_seed());
+        seeded.then(|| cost(&ticket.asked, Unit::Tokens, ticket.correction))
+    }
+
+    /// What has happened since this was last asked.
+    pub(crate) fn news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// How the server behind this key speaks.
+    pub(crate) fn dialect(&self) -> &'static Dialect {
+        self.dialect
     }
 
     /// A call that was admitted has not been sent yet: its silence says nothing of the server.
@@ -228,10 +203,6 @@ impl Gate {
         at.saturating_duration_since(self.base).as_secs_f64()
     }
 
-    fn of_unit(&mut self, unit: Unit) -> impl Iterator<Item = &mut Level> {
-        self.dims.iter_mut().filter(move |dim| dim.dimension.unit() == unit).map(|dim| &mut dim.level)
-    }
-
     fn silences(&mut self, now: Instant) {
         while let Some(flight) = self.window.silent(now) {
             self.answered(flight.seq);
@@ -245,64 +216,9 @@ impl Gate {
         }
     }
 
-    fn snapshots(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
-        let Some(shown) = shown else { return };
-        let (t, at) = (self.secs(now), ticket.sent);
-        for bucket in shown.buckets() {
-            let unit = bucket.dimension.unit();
-            if !is_counted(unit) {
-                continue;
-            }
-            let (Some(limit), Some(remaining)) = (bucket.limit, bucket.remaining) else { continue };
-            if limit <= 0.0 || remaining < 0.0 || remaining > limit {
-                continue;
-            }
-            let reset = bucket.reset.map(|reset| reset.as_secs_f64());
-            let shown = Shown { limit, remaining, reset };
-            let sent = Sent { seq: ticket.seq, at, spent: ticket.spent[index(unit)] };
-            let (spent, window) = (self.spent[index(unit)], window_of(bucket.dimension));
-            if let Some(dim) = self.dims.iter_mut().find(|dim| dim.dimension == bucket.dimension) {
-                dim.level.snapshot(t, sent, spent, window, shown);
-            } else if self.dims.len() < MAX_DIMENSIONS {
-                let level = Level::first(t, sent, spent, window, shown);
-                self.dims.reserve_exact(1); // a key is kept for long, and has few
-                self.dims.push(Dim { dimension: bucket.dimension, level });
-            }
-            self.known = true;
-        }
-    }
-
-    /// Which buckets are, by the refusal's own headers, too empty for this call: a bit each.
-    fn explains(&self, t: f64, ticket: &Ticket, verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> u8 {
-        let Some(shown) = shown else { return 0 };
-        let asked = verdict.requested.filter(|_| is_of_tokens(verdict)).unwrap_or(0.0);
-        let short = |dim: &Dim| {
-            let cost = if dim.dimension.unit() == Unit::Requests { 1.0 } else { ticket.tokens.max(asked) };
-            let bucket = shown.buckets().iter().find(|bucket| bucket.dimension == dim.dimension);
-            !dim.level.doubted(t) && bucket.and_then(|bucket| bucket.remaining).is_some_and(|left| left < cost)
-        };
-        self.dims.iter().enumerate().filter(|(_, dim)| short(dim)).fold(0, |bits, (at, _)| bits | 1 << at)
-    }
-
-    /// Buckets that we took for full enough have refused: others use them, or their figures are wrong.
-    fn contradicted(&mut self, t: f64, explains: u8, full: u8) {
-        for (at, dim) in self.dims.iter_mut().enumerate() {
-            if explains & 1 << at != 0 {
-                dim.level.share();
-                if full & 1 << at != 0 {
-                    dim.level.doubt(t);
-                }
-            }
-        }
-        if explains & full != 0 {
-            self.learn(t);
-        }
-    }
-
-    fn learn(&mut self, t: f64) {
-        self.ceiling_now(t);
-        if !self.ceiling.learn(t) {
-            self.cooldown.alone(true);
+    fn shut(&mut self, now: Instant, first: Duration, quota: bool, seq: u64) {
+        if let Some(retry_after) = self.cooldown.shut(now, first, quota, seq, self.seq) {
+            self.news.push(Event::Closed { quota, retry_after });
         }
     }
 
@@ -315,38 +231,10 @@ impl Gate {
         }
         Some(rate)
     }
-
-    fn cool_down(
-        &mut self,
-        now: Instant,
-        seq: u64,
-        hint: Option<Duration>,
-        class: Class,
-        cause: Cause,
-        new: bool,
-    ) -> Fate {
-        let ailing = *self.ailing.get_or_insert(now);
-        let k = self.blame.in_a_row();
-        let mut own = None;
-        let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.max_wait;
-        if hint.is_some_and(|hint| hint > self.max_wait) || lasting || self.cooldown.is_shut() {
-            self.cooldown.shut(now, self.max_wait, false, seq, self.seq);
-        } else if class == Class::Concurrency && self.window.in_flight() > 0 {
-            own = hint.map(|hint| self.cooldown.own_wait(hint)); // the key stays open
-        } else if let Some(hint) = hint {
-            self.cooldown.hinted(now, hint, k);
-            own = (class == Class::Concurrency).then(|| self.cooldown.own_wait(hint));
-        } else if new && (cause == Cause::Rate || self.window.in_flight() == 0) {
-            self.cooldown.unhinted(now, k);
-        }
-        let until = self.cooldown.until().unwrap_or(now).max(now);
-        let not_before = own.map_or(until, |wait| add(now, wait));
-        Fate { closed: self.cooldown.is_shut(), not_before, alone: own.is_some() }
-    }
 }
 
 impl Rule for Gate {
-    type Ask = Ask;
+    type Ask = Cost;
     type Pass = Ticket;
     const CLOCK: bool = true;
 
@@ -358,24 +246,23 @@ impl Rule for Gate {
         }
     }
 
-    fn next(&mut self, now: Instant, ask: &Ask, ahead: usize) -> Next {
+    fn next(&mut self, now: Instant, ask: &Cost, ahead: usize) -> Next {
         self.silences(now);
         match self.cooldown.opens(now, ahead) {
             Opens::Closed(closed) => return Next::Closed(closed),
             Opens::OneOut => return Next::Park(self.window.next_silence()),
+            Opens::Probe(closed) if self.pacing && !self.window.admits(ahead) => return Next::Closed(closed),
+            Opens::Probe(_) => return Next::Go { gap: Duration::ZERO },
             Opens::At(until) if !self.pacing => return Next::At(until),
-            Opens::Now if !self.pacing || self.cooldown.is_shut() => return Next::Go { gap: Duration::ZERO },
+            Opens::Now if !self.pacing => return Next::Go { gap: Duration::ZERO },
             Opens::Now | Opens::At(_) => {}
-        }
-        if !self.window.admits(ahead) {
-            return Next::Park(self.window.next_silence());
         }
         let (mut wait, mut gap) = (0.0, 0.0);
         let t = self.secs(now);
         for dim in &self.dims {
-            let requests = dim.dimension.unit() == Unit::Requests;
-            let cost = if requests { 1.0 } else { ask.tokens * self.correction };
-            let need = dim.level.need(cost, requests) + ahead as f64 * cost;
+            let unit = dim.dimension.unit();
+            let cost = cost(ask, unit, self.correction);
+            let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
             wait = f64::max(wait, dim.level.wait_for(t, need));
             gap = f64::max(gap, dim.level.gap(t, cost));
         }
@@ -387,26 +274,40 @@ impl Rule for Gate {
         if let Some(last) = self.last {
             let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             at = at.max(add(last, gap.saturating_mul(turns)));
+            at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
         }
         at = at.max(self.cooldown.until().unwrap_or(now));
-        if at > now + NOTHING { Next::At(at) } else { Next::Go { gap } }
+        if at > now + NOTHING {
+            return Next::At(at); // before the window is asked: this also tells when a call that comes now can go at best
+        }
+        if self.window.admits(ahead) { Next::Go { gap } } else { Next::Park(self.window.next_silence()) }
     }
 
-    fn take(&mut self, now: Instant, ask: &Ask, gap: Duration) -> Ticket {
+    fn take(&mut self, now: Instant, ask: &Cost, gap: Duration) -> Ticket {
         self.seq += 1;
         let late = now.checked_sub(LATE).unwrap_or(now);
         self.last = Some(self.last.map_or(late, |last| late.max(add(last, gap))));
         let t = self.secs(now);
-        let tokens = ask.tokens * self.correction;
         let full = self.dims.iter().enumerate().fold(0, |bits, (at, dim)| bits | u8::from(dim.level.full_by(t)) << at);
-        for (unit, cost) in [(Unit::Requests, 1.0), (Unit::Tokens, tokens)] {
-            self.spent[index(unit)] += cost;
-            self.of_unit(unit).for_each(|level| level.spend(t, cost));
+        for unit in UNITS {
+            self.spent[unit as usize] += cost(ask, unit, self.correction);
+        }
+        for dim in &mut self.dims {
+            dim.level.spend(t, cost(ask, dim.dimension.unit(), self.correction));
         }
         self.ceiling.sent(t);
         self.cooldown.sent(self.seq);
         let flight = self.window.sent(self.seq, now);
-        Ticket { seq: self.seq, flight, sent: t, raw: ask.tokens, tokens, spent: self.spent, full, known: self.known }
+        Ticket {
+            seq: self.seq,
+            flight,
+            sent: t,
+            asked: *ask,
+            correction: self.correction,
+            spent: self.spent,
+            full,
+            known: self.known,
+        }
     }
 
     /// The body's end or drop, or any end that is neither a success nor a refusal: what was spent stays spent.
@@ -417,26 +318,24 @@ impl Rule for Gate {
         self.cooldown.back(seq);
         self.idle_from = now;
     }
-}
 
-fn index(unit: Unit) -> usize {
-    usize::from(unit != Unit::Requests)
-}
-
-/// Whether we know what a call takes of such a bucket.
-fn is_counted(unit: Unit) -> bool {
-    matches!(unit, Unit::Requests | Unit::Tokens)
-}
-
-/// Seconds in which an empty bucket fills, when nothing else is known.
-fn window_of(dimension: Dimension) -> f64 {
-    match dimension {
-        Dimension::RequestsPerDay | Dimension::TokensPerDay => 86_400.0,
-        _ => 60.0,
+    /// Of use for buckets that no header ever showed: a snapshot would have put them right.
+    fn used(&mut self, estimated: f64, used: f64) {
+        let more = used - estimated;
+        self.spent[Unit::Tokens as usize] += more;
+        self.of_unit(Unit::Tokens).filter(|level| level.is_seed()).for_each(|level| level.give_back(-more));
     }
-}
 
-fn is_of_tokens(verdict: &Verdict) -> bool {
-    use crate::classify::Scope;
-    matches!(verdict.scope, Some(Scope::Tokens | Scope::InputTokens | Scope::OutputTokens))
+    /// An error within a success: the key cools down, once an episode. What it says of rates is not learned from: the call
+    /// had been let in.
+    fn heard(&mut self, now: Instant, seq: u64, verdict: &Verdict) {
+        self.silences(now);
+        if verdict.kind == Kind::QuotaExhausted {
+            self.shut(now, QUOTA_PROBE, true, seq);
+        } else if verdict.is_throttling() {
+            let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
+            let judged = self.blame.judge(seq, self.seq, class, false);
+            self.cool_down(now, seq, verdict.stated(), class, Cause::Rate, judged.new);
+        }
+    }
 }

@@ -34,6 +34,8 @@ pub(super) struct Sent {
 
 #[derive(Debug, Clone)]
 pub(super) struct Level {
+    /// The number in the server's headers.
+    limit: f64,
     /// What the bucket really holds when full.
     cap: f64,
     rate: f64,
@@ -73,6 +75,7 @@ impl Level {
 
     fn blank(now: f64, limit: f64, window: f64) -> Self {
         Self {
+            limit,
             cap: limit,
             rate: limit / window,
             foreign: 0.0,
@@ -91,11 +94,25 @@ impl Level {
         }
     }
 
-    /// A further snapshot; one of an earlier call than the accepted one changes nothing.
-    pub(super) fn snapshot(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown) {
-        if sent.seq > self.snap {
-            self.accept(now, sent, spent, window, shown, false);
+    /// A further snapshot; one of an earlier call than the accepted one changes nothing. Tells what the limit was before,
+    /// if that has changed.
+    pub(super) fn snapshot(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown) -> Option<f64> {
+        if sent.seq <= self.snap {
+            return None;
         }
+        let before = self.limit;
+        self.accept(now, sent, spent, window, shown, false);
+        (before != self.limit).then_some(before)
+    }
+
+    /// The server's number.
+    pub(super) fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// Whether only the user has spoken of this bucket, and no header yet.
+    pub(super) fn is_seed(&self) -> bool {
+        self.snap == 0
     }
 
     fn accept(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown, first: bool) {
@@ -130,7 +147,7 @@ impl Level {
         let passed = as_of - self.as_of;
         if !first && passed > 0.5 {
             let predicted =
-                self.cap.min(self.base + (self.rate - self.foreign) * passed) - (sent.spent - self.spent_then);
+                self.cap.min(self.base + (self.rate - self.foreign) * passed) - (sent.spent - self.spent_then).max(0.0);
             if (predicted - self.cap).abs() > 1.0 {
                 let weight = 0.5 * f64::min(1.0, passed / 5.0);
                 self.foreign = (self.foreign + weight * (predicted - remaining) / passed).max(0.0);
@@ -143,6 +160,7 @@ impl Level {
             None => self.rate,
         };
         self.foreign = self.foreign.min(0.95 * self.rate);
+        self.limit = limit;
         self.cap = match reset {
             Some(reset) if self.short => limit.min(f64::max(1.0, remaining + self.rate * reset)),
             _ => limit,
@@ -150,7 +168,8 @@ impl Level {
         self.spread = spread(self.cap, self.rate);
         (self.base, self.as_of, self.told, self.snap, self.spent_then) = (remaining, as_of, now, sent.seq, sent.spent);
         self.full_at = as_of + reset.unwrap_or(used / self.rate);
-        self.held = self.filled(remaining, as_of, now) - (spent - sent.spent);
+        // Less than nothing only where a call in between gave back what it took.
+        self.held = self.filled(remaining, as_of, now) - (spent - sent.spent).max(0.0);
         self.at = now;
     }
 
@@ -220,6 +239,12 @@ impl Level {
     /// Whether, by the server's own figures, it has had time to fill.
     pub(super) fn full_by(&self, now: f64) -> bool {
         now >= self.full_at
+    }
+
+    /// Its cap, others' use, and the call whose snapshot was accepted.
+    #[cfg(test)]
+    pub(super) fn figures(&self) -> (f64, f64, u64) {
+        (self.cap, self.foreign, self.snap)
     }
 
     /// The fastest rate that this bucket can explain, twice over: what lies above it is no limit worth keeping.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{Clearance, Gate, GateConfig};
 use crate::call::QuotaKey;
+use crate::dialect::Dialect;
 use crate::room::Room;
 
 /// At most so many keys are remembered, beyond those that calls are using: 1,024. A forgotten key behaves as new.
@@ -114,7 +115,12 @@ impl Quotas {
         *self.shared.seed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Rng::with_seed(seed));
     }
 
-    pub(crate) fn gate(&self, key: QuotaKey, config: &GateConfig) -> Arc<Room<Gate>> {
+    pub(crate) fn gate(
+        &self,
+        key: QuotaKey,
+        config: &GateConfig,
+        dialect: impl FnOnce() -> &'static Dialect,
+    ) -> Arc<Room<Gate>> {
         let mut keys = self.keys();
         keys.uses += 1;
         let used = keys.uses;
@@ -126,7 +132,7 @@ impl Quotas {
             self.note_tokens();
         }
         let forgotten = if keys.gates.len() < MAX_KEYS { None } else { forget_one(&mut keys.gates) };
-        let gate = Room::new(Gate::new(config, self.rng(), Instant::now()));
+        let gate = Room::new(Gate::new(config, dialect(), self.rng(), Instant::now()));
         keys.gates.insert(key.hash(), Entry { gate: Arc::clone(&gate), used });
         drop(keys);
         drop(forgotten); // outside the lock: it may hold a timer

@@ -89,6 +89,11 @@ impl Window {
         self.size
     }
 
+    #[cfg(test)]
+    pub(super) fn floor(&self) -> u32 {
+        self.floor
+    }
+
     /// Whether one more fits beside what is out and what is about to go.
     pub(super) fn admits(&self, ahead: usize) -> bool {
         (self.in_flight as usize).saturating_add(ahead) < self.size as usize

@@ -4,26 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header::HeaderName, request, response};
+use http::{HeaderValue, Request, Response, header::HeaderName};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::decide::{Class, Spent, class_of, may_sleep};
+use super::decide::{Class, Spent, may_sleep};
 use super::info::{RetryInfo, StopReason};
 use super::layer::Shared;
 use crate::backoff;
-use crate::body::{ReadAhead, ResponseBody};
+use crate::body::ResponseBody;
 use crate::call::{Cost, QuotaKey, ResendCount};
-use crate::classify::{self, BucketSnapshot, Kind, RateLimitSnapshot, Unit, Verdict};
-use crate::limit::ReleaseAt;
-use crate::peek;
-use crate::quota::{Admitted, Ask, Gate, Ticket};
+use crate::classify::Verdict;
+use crate::quota::{Admitted, Gate, Ticket};
 use crate::refusal::Refusal;
 use crate::replay::CloneBody;
 use crate::room::{Bounds, Place, Room, Slot};
 use crate::trace;
 
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// What an admitted attempt holds.
 pub(super) struct Passage {
@@ -36,20 +34,20 @@ pub(super) struct Call<C, B> {
     pub(super) shared: Arc<Shared>,
     pub(super) gate: Arc<Room<Gate>>,
     pub(super) place: Place,
-    pub(super) ask: Ask,
+    pub(super) ask: Cost,
     pub(super) deadline: Option<Instant>,
     pub(super) waited: Duration,
-    replay: C,
-    key: QuotaKey,
-    asked: bool,
-    nested: bool,
+    pub(super) replay: C,
+    pub(super) key: QuotaKey,
+    pub(super) asked: bool,
+    pub(super) nested: bool,
     /// A copy of the request, made before an attempt that may be followed by another.
-    spare: Option<Request<B>>,
-    attempts: u32,
-    throttled: u32,
-    others: u32,
-    slept: Duration,
-    verdict: Option<Box<Verdict>>,
+    pub(super) spare: Option<Request<B>>,
+    pub(super) attempts: u32,
+    pub(super) throttled: u32,
+    pub(super) others: u32,
+    pub(super) slept: Duration,
+    pub(super) verdict: Option<Box<Verdict>>,
 }
 
 /// When a refused call goes again.
@@ -60,76 +58,6 @@ pub(super) struct Again {
     pub(super) alone: bool,
 }
 
-/// What was made of a response's body before it is handed back.
-pub(super) enum Rest<RB: Body> {
-    Whole(RB),
-    Read(ReadAhead<RB>),
-}
-
-/// What an answer means.
-pub(super) enum Answer<RB: Body> {
-    Response(Response<ResponseBody<RB>>),
-    Again(Again),
-    /// A refusal whose body says more.
-    Read(response::Parts, RB, Option<Passage>),
-}
-
-impl Shared {
-    /// Marks a call before its first attempt.
-    pub(super) fn mark(&self, parts: &mut request::Parts) {
-        if let Some(name) = &self.config.idempotency_key
-            && !parts.headers.contains_key(name)
-        {
-            let key = format!("{:032x}", fastrand::Rng::new().u128(..));
-            if let Ok(key) = HeaderValue::try_from(key) {
-                parts.headers.insert(name, key);
-            }
-        }
-    }
-
-    /// What an answer's headers show of the key's limits.
-    fn shown(&self, headers: &HeaderMap) -> Option<RateLimitSnapshot> {
-        let shown = RateLimitSnapshot::from_headers(headers)?;
-        let tokens = |bucket: &BucketSnapshot| bucket.dimension.unit() == Unit::Tokens;
-        if !self.quotas.counts_tokens() && shown.buckets().iter().any(tokens) {
-            self.quotas.note_tokens();
-        }
-        Some(shown)
-    }
-
-    /// Who shares a limit with this call, what it costs, and the gate that decides.
-    pub(super) fn identify<C: CloneBody<B>, B: Body>(
-        &self,
-        replay: &C,
-        parts: &request::Parts,
-        body: &B,
-    ) -> (QuotaKey, Ask, Arc<Room<Gate>>) {
-        let config = &self.config;
-        let mut peeked: Option<Option<Bytes>> = None;
-        let given = parts.extensions.get::<QuotaKey>().copied();
-        let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
-        let key = given.unwrap_or_else(|| {
-            let model = peek::model_in_path(parts.uri.path()).or_else(|| {
-                let body = peeked.insert(replay.peek(body, peek::PEEK_MAX)).as_ref()?;
-                peek::model(body)
-            });
-            let model = model.unwrap_or_default();
-            QuotaKey::of(parts, config.pool.map_or(model, |of| of(model)))
-        });
-        let gate = self.quotas.gate(key, &config.gate);
-        let cost = parts.extensions.get::<Cost>().copied();
-        let cost = cost.or_else(|| {
-            if !self.quotas.counts_tokens() {
-                return None; // no request need be read to its end before a limit on tokens is known
-            }
-            let body = peeked.get_or_insert_with(|| replay.peek(body, peek::PEEK_MAX)).clone().unwrap_or_default();
-            let estimated = config.tokens.as_ref().and_then(|estimator| estimator.estimate(parts, &body));
-            Some(estimated.unwrap_or_else(|| peek::cost(parts, &body)))
-        });
-        (key, Ask { tokens: cost.map_or(0.0, Cost::estimate) }, gate)
-    }
-}
-
 impl<C, B> Call<C, B> {
     #[allow(clippy::too_many_arguments, reason = "the facts of one call, named at the only place that has them")]
     pub(super) fn new(
@@ -138,7 +66,7 @@ impl<C, B> Call<C, B> {
         key: QuotaKey,
         gate: Arc<Room<Gate>>,
         place: Place,
-        ask: Ask,
+        ask: Cost,
         deadline: Option<Instant>,
         asked: bool,
     ) -> Self {
@@ -164,7 +92,7 @@ impl<C, B> Call<C, B> {
 
     /// A call that a `RetryOn429` above handles.
     pub(super) fn nested(shared: Arc<Shared>, replay: C, outer: &Admitted) -> Self {
-        let ask = Ask { tokens: 0.0 };
+        let ask = Cost::tokens(0.0);
         let gate = Arc::clone(&outer.gate);
         let mut call = Self::new(shared, replay, outer.key, gate, outer.place, ask, None, false);
         call.nested = true;
@@ -175,9 +103,10 @@ impl<C, B> Call<C, B> {
     pub(super) fn bounds(&self, sleep: Option<Duration>) -> Bounds {
         let config = &self.shared.config;
         Bounds {
-            max_queue: if sleep.is_some() { None } else { config.max_queue },
+            max_queue: config.max_queue,
             timeout: config.queue_timeout.map(|time| time.saturating_add(sleep.unwrap_or_default())),
             deadline: self.deadline,
+            again: sleep.is_some(),
         }
     }
 
@@ -217,6 +146,18 @@ impl<C, B> Call<C, B> {
         self.asked && (self.throttled < allowed.max_retries || others)
     }
 
+    /// Tells the gate something, and whoever watches what came of it.
+    pub(super) fn tell<T>(&self, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
+        let (told, news) = self.gate.tell(|gate, now| (event(gate, now), gate.news()));
+        for event in &news {
+            trace::event(event);
+            if let Some(tell) = &self.shared.config.on_event {
+                tell(self.key, event);
+            }
+        }
+        told
+    }
+
     /// The transport failed: whether the call goes again.
     pub(super) fn failed(&mut self, passage: Option<Passage>) -> Option<Again> {
         drop(passage);
@@ -226,134 +167,12 @@ impl<C, B> Call<C, B> {
         self.again(Class::Other, Instant::now(), None).ok()
     }
 
-    /// A response's head is there.
-    pub(super) fn answered<RB: Body<Data = Bytes>>(
-        &mut self,
-        response: Response<RB>,
-        passage: Option<Passage>,
-    ) -> Answer<RB> {
-        let (mut parts, body) = response.into_parts();
-        if let Some(refusal) = parts.extensions.get::<Refusal>().copied() {
-            // Ours, from a limit below: it goes up at once and teaches nothing.
-            drop(passage);
-            let info = self.info(Some(StopReason::Local), refusal.retry_after);
-            parts.extensions.insert(info);
-            return Answer::Response(Response::from_parts(parts, ResponseBody::inner(body, None)));
-        }
-        if !parts.status.is_success() {
-            if classify::reads_body(parts.status) {
-                return Answer::Read(parts, body, passage);
-            }
-            return self.judge(parts, Rest::Whole(body), &[], passage);
-        }
-        if self.shared.config.allowed.retry_on.others {
-            self.shared.budget.deposit();
-        }
-        let over = body.is_end_stream() || self.shared.config.release_at == ReleaseAt::Headers;
-        let slot = passage.and_then(|Passage { ticket, slot }| {
-            let shown = self.shared.shown(&parts.headers);
-            if over {
-                self.gate.tell(|gate, now| gate.finished(now, &ticket, shown.as_ref()));
-                slot.settled();
-                return None;
-            }
-            self.gate.tell(|gate, now| gate.success(now, &ticket, shown.as_ref()));
-            Some(slot)
-        });
-        if self.attempts > 1 {
-            let info = self.info(None, None);
-            parts.extensions.insert(info);
-        }
-        Answer::Response(Response::from_parts(parts, ResponseBody::inner(body, slot)))
-    }
-
-    /// Judges an answer that is no success, tells the gate, and decides.
-    pub(super) fn judge<RB: Body<Data = Bytes>>(
-        &mut self,
-        parts: response::Parts,
-        rest: Rest<RB>,
-        read: &[u8],
-        passage: Option<Passage>,
-    ) -> Answer<RB> {
-        let own = self.shared.config.classify.as_ref().and_then(|with| with(&parts, read));
-        let verdict = own.unwrap_or_else(|| Verdict::of(parts.status, &parts.headers, read));
-        let class = class_of(&self.shared.config.allowed, &verdict, classify::should_retry(&parts.headers));
-        trace::refused(&verdict, self.attempts);
-        let now = Instant::now();
-        let mut fate = None;
-        let slot = passage.and_then(|Passage { ticket, slot }| {
-            if verdict.kind == Kind::QuotaExhausted {
-                self.gate.tell(|gate, now| gate.exhausted(now, &ticket));
-            } else if verdict.is_throttling() {
-                let shown = self.shared.shown(&parts.headers);
-                fate = Some(self.gate.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown.as_ref())));
-            } else {
-                return Some(slot); // as any answer: until its body ends
-            }
-            slot.settled();
-            None
-        });
-        let retry_after = verdict.retry_after;
-        let pass = class.is_none();
-        self.verdict = Some(Box::new(verdict));
-        let stopped = match class {
-            None => None,
-            Some(Err(reason)) => Some(reason),
-            Some(Ok(_)) if fate.is_some_and(|fate| fate.closed) => Some(StopReason::Closed),
-            Some(Ok(class)) => {
-                let alone = class == Class::Other || fate.is_some_and(|fate| fate.alone);
-                let hint = if class == Class::Other { retry_after } else { None };
-                match self.again_at(class, now, hint, fate.map(|fate| fate.not_before), alone) {
-                    Ok(again) => {
-                        // Nothing of an attempt is held while waiting: body, then slot, go now.
-                        drop((parts, rest));
-                        drop(slot);
-                        return Answer::Again(again);
-                    }
-                    Err(reason) => Some(reason),
-                }
-            }
-        };
-        let slot = slot.filter(|_| self.shared.config.release_at == ReleaseAt::BodyEnd);
-        self.hand_back(parts, rest, slot, stopped, retry_after, pass)
-    }
-
-    fn hand_back<RB: Body<Data = Bytes>>(
-        &mut self,
-        mut parts: response::Parts,
-        rest: Rest<RB>,
-        slot: Option<Slot>,
-        stopped: Option<StopReason>,
-        retry_after: Option<Duration>,
-        pass: bool,
-    ) -> Answer<RB> {
-        if let Some(reason) = stopped {
-            trace::gave_up(reason, self.attempts);
-            if self.shared.config.mark_final {
-                parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
-            }
-        }
-        if pass && self.attempts == 1 {
-            self.verdict = None; // nothing was refused
-        }
-        if let Some(verdict) = self.verdict.as_deref().cloned() {
-            let info = self.info(stopped, retry_after);
-            parts.extensions.insert(info);
-            parts.extensions.insert(verdict);
-        }
-        let body = match rest {
-            Rest::Whole(body) => ResponseBody::inner(body, slot),
-            Rest::Read(read) => ResponseBody::read(read, slot),
-        };
-        Answer::Response(Response::from_parts(parts, body))
-    }
-
-    fn again(&mut self, class: Class, now: Instant, hint: Option<Duration>) -> Result<Again, StopReason> {
+    pub(super) fn again(&mut self, class: Class, now: Instant, hint: Option<Duration>) -> Result<Again, StopReason> {
         self.again_at(class, now, hint, None, true)
     }
 
     /// Whether, and when, the call goes again.
-    fn again_at(
+    pub(super) fn again_at(
         &mut self,
         class: Class,
         now: Instant,
@@ -365,7 +184,7 @@ impl<C, B> Call<C, B> {
             // A fresh generator for each draw: one that is cloned along with its call gives all the same jitter.
             let mut rng = fastrand::Rng::new();
             let drawn = self.shared.config.gate.backoff.draw(self.others + 1, &mut rng);
-            hint.map_or(drawn, |hint| hint.max(drawn) + backoff::spread(hint, &mut rng))
+            hint.map_or(drawn, |hint| hint.max(drawn).saturating_add(backoff::spread(hint, &mut rng)))
         };
         let sleep = not_before.map_or_else(own, |at| at.saturating_duration_since(now));
         let spent = Spent {
@@ -398,7 +217,7 @@ impl<C, B> Call<C, B> {
         response
     }
 
-    fn info(&mut self, stopped: Option<StopReason>, retry_after: Option<Duration>) -> RetryInfo {
+    pub(super) fn info(&mut self, stopped: Option<StopReason>, retry_after: Option<Duration>) -> RetryInfo {
         RetryInfo {
             attempts: self.attempts,
             waited: self.waited,

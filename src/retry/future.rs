@@ -21,8 +21,10 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::call::{Again, Answer, Call, Passage, Rest};
+use super::answer::Answer;
+use super::call::{Again, Call, Passage};
 use crate::body::{ReadAhead, ResponseBody};
+use crate::observe;
 use crate::quota::{Clearance, Gate, Ticket};
 use crate::refusal::{Reason, Refusal};
 use crate::replay::CloneBody;
@@ -42,9 +44,10 @@ pin_project! {
         S: Service<Request<B>>,
         RB: Body,
     {
+        // The order of fields is the order of release: a readied instance first, then the slot.
+        service: S,
         #[pin]
         state: State<S::Future, B, RB>,
-        service: S,
         call: Call<C, B>,
     }
 }
@@ -120,7 +123,7 @@ where
 
 impl<S, C, B, RB> Future for ResponseFuture<S, C, B, RB>
 where
-    S: Service<Request<B>, Response = Response<RB>>,
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
     C: CloneBody<B>,
     RB: Body<Data = Bytes>,
 {
@@ -143,15 +146,23 @@ where
                     }
                 }
                 StateProj::Reading { read } => {
-                    let Some(ahead) = &mut read.ahead else { unreachable!("a body is read once") };
-                    ready!(ahead.poll_read(cx, ERROR_BODY_MAX, ERROR_BODY_TIME));
+                    let (Some(ahead), Some(parts)) = (&mut read.ahead, &read.parts) else {
+                        unreachable!("a body is read once")
+                    };
+                    if parts.status.is_success() {
+                        // The first event of a stream; it takes as long as the model thinks.
+                        let enough =
+                            |ahead: &ReadAhead<RB>| observe::first_event(&ahead.bytes(ERROR_BODY_MAX)).is_some();
+                        ready!(ahead.poll_read(cx, ERROR_BODY_MAX, None, enough));
+                    } else {
+                        ready!(ahead.poll_read(cx, ERROR_BODY_MAX, Some(ERROR_BODY_TIME), |_| false));
+                    }
                     let (Some(ahead), Some(parts)) = (read.ahead.take(), read.parts.take()) else {
                         unreachable!("a body is read once")
                     };
                     let passage = read.passage.take();
                     this.state.set(State::Done);
-                    let bytes = ahead.bytes(ERROR_BODY_MAX);
-                    this.call.judge(parts, Rest::Read(ahead), &bytes, passage)
+                    this.call.read(parts, ahead, passage)
                 }
                 StateProj::Waiting { wait } => {
                     match ready!(wait.poll(cx, this.service, this.call)) {
@@ -209,7 +220,7 @@ impl<B> Wait<B> {
     }
 
     #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
-    fn poll<S: Service<Request<B>>, C>(
+    fn poll<S: Service<Request<B>> + Clone, C>(
         &mut self,
         cx: &mut Context<'_>,
         service: &mut S,
@@ -257,6 +268,9 @@ impl<B> Wait<B> {
                     let now = Instant::now();
                     if *late && call.gate.look(|gate| gate.clearance(now, ticket.seq)) != Clearance::Clear {
                         // A cooldown has begun while the service was getting ready: as if it had not been admitted.
+                        // What was made ready is given up, as at the door: it may hold somebody else's permit.
+                        let fresh = service.clone();
+                        drop(std::mem::replace(service, fresh));
                         call.gate.tell(|gate, now| gate.withdrawn(now, &ticket));
                         slot.settled();
                         self.stage = requeue();

@@ -13,12 +13,15 @@ use super::service::RetryOn429;
 use crate::backoff::Backoff;
 use crate::call::{Cost, QuotaKey};
 use crate::classify::Verdict;
+use crate::dialect::Dialect;
 use crate::limit::ReleaseAt;
 use crate::quota::{GateConfig, Quotas};
 use crate::refusal::{Refusal, RefuseWith};
 use crate::replay::{ByClone, CloneWith, NoClone};
+use crate::report::Event;
 
 type KeyOf = Arc<dyn Fn(&request::Parts) -> Option<QuotaKey> + Send + Sync>;
+type OnEvent = Arc<dyn Fn(QuotaKey, &Event) + Send + Sync>;
 type ClassifyWith = Arc<dyn Fn(&response::Parts, &[u8]) -> Option<Verdict> + Send + Sync>;
 
 /// Estimates what a call costs, for those who bring a tokenizer.
@@ -65,6 +68,7 @@ pub(super) struct Config {
     pub(super) gate: GateConfig,
     pub(super) max_queue: Option<usize>,
     pub(super) queue_timeout: Option<Duration>,
+    pub(super) dialect: Option<&'static Dialect>,
     pub(super) pool: Option<fn(&str) -> &str>,
     pub(super) key: Option<KeyOf>,
     pub(super) classify: Option<ClassifyWith>,
@@ -72,6 +76,8 @@ pub(super) struct Config {
     pub(super) idempotency_key: Option<HeaderName>,
     pub(super) retry_count: Option<HeaderName>,
     pub(super) mark_final: bool,
+    pub(super) peek_first_event: bool,
+    pub(super) on_event: Option<OnEvent>,
     pub(super) refuse_with: RefuseWith,
     pub(super) release_at: ReleaseAt,
 }
@@ -84,6 +90,7 @@ impl RetryOn429Layer {
             gate: GateConfig::default(),
             max_queue: None,
             queue_timeout: None,
+            dialect: None,
             pool: None,
             key: None,
             classify: None,
@@ -91,6 +98,8 @@ impl RetryOn429Layer {
             idempotency_key: None,
             retry_count: None,
             mark_final: false,
+            peek_first_event: false,
+            on_event: None,
             refuse_with: Refusal::response,
             release_at: ReleaseAt::BodyEnd,
         };
@@ -208,6 +217,30 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.gate.tokens_per_minute = Some(f64::from(n.max(1))))
     }
 
+    /// How the server speaks and counts. Default: by its host, else [`Dialect::GENERIC`], which tells by shape.
+    #[must_use]
+    pub fn dialect(self, dialect: &'static Dialect) -> Self {
+        self.set(|config| config.dialect = Some(dialect))
+    }
+
+    /// Is told what is worth knowing of a key: a limit that changed, a key that closes or opens. Called on the task of the
+    /// call that learned of it, without any lock; it had better be quick.
+    ///
+    /// ```
+    /// use tower_429::{Event, RetryOn429Layer};
+    ///
+    /// let layer = RetryOn429Layer::new().on_event(|_key, event| {
+    ///     if let Event::LimitChanged { dimension, from, to } = event {
+    ///         eprintln!("limit on {dimension:?}: {from} is now {to}");
+    ///     }
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn on_event(self, tell: impl Fn(QuotaKey, &Event) + Send + Sync + 'static) -> Self {
+        self.set(|config| config.on_event = Some(Arc::new(tell)))
+    }
+
     /// Maps a model to the pool whose limits it shares: `.pool(tower_429::pool::openai_base)`. Default: the model itself.
     #[must_use]
     pub fn pool(self, of: fn(&str) -> &str) -> Self {
@@ -251,6 +284,14 @@ impl<C> RetryOn429Layer<C> {
     #[must_use]
     pub fn mark_final(self, on: bool) -> Self {
         self.set(|config| config.mark_final = on)
+    }
+
+    /// Whether the head of an event stream is held back until its first event, so that a stream that begins with a
+    /// throttling error is retried like a refusal: nothing has been delivered yet. Default: false. Errors later in a stream
+    /// are always passed on; they cool the key down all the same.
+    #[must_use]
+    pub fn peek_first_event(self, on: bool) -> Self {
+        self.set(|config| config.peek_first_event = on)
     }
 
     /// What a call that is not let in is answered with. Default: [`Refusal::response`].

@@ -23,7 +23,7 @@
 //!
 //! Never what cannot succeed: a quota that is used up, a request that is larger than its limit, an answer with
 //! `x-should-retry: false`, and a hint beyond [`max_wait`](RetryOn429Layer::max_wait). The caller gets the server's last
-//! response, byte for byte, with a [`RetryInfo`](crate::RetryInfo) in its extensions.
+//! response, byte for byte, with a [`RetryInfo`] in its extensions.
 //!
 //! # When
 //!
@@ -51,10 +51,12 @@
 //! A call that has to wait needs a tokio runtime with time enabled, as does reading a refusal's body when it does not
 //! come at once. Nothing is spawned.
 
+mod answer;
 mod budget;
 mod call;
 mod decide;
 mod future;
+mod identify;
 mod info;
 mod layer;
 mod service;

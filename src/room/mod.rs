@@ -4,6 +4,8 @@
 //! consequence are one step. Waking is not admission: whoever comes asks the rule again.
 
 mod queue;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod waiting;
 
@@ -14,7 +16,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::Priority;
+use crate::call::{Priority, next_number};
+use crate::classify::Verdict;
 use queue::{Came, Queue};
 use timer::Timer;
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
@@ -68,11 +71,17 @@ pub(crate) trait Rule: Send + 'static {
     fn take(&mut self, now: Instant, ask: &Self::Ask, gap: Duration) -> Self::Pass;
     /// What was admitted has ended.
     fn ended(&mut self, now: Instant, seq: u64);
+    /// What was admitted turned out to be refused in the midst of its answer.
+    fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
+    /// What was admitted at an estimated cost has used so much.
+    fn used(&mut self, _estimated: f64, _used: f64) {}
 }
 
 /// Where a slot is given back to, whatever the rule behind it.
 pub(crate) trait Release: Send + Sync {
     fn release(&self, seq: u64);
+    fn heard(&self, seq: u64, verdict: &Verdict);
+    fn used(&self, estimated: f64, used: f64);
 }
 
 /// A rule, its queue and its timer.
@@ -107,20 +116,18 @@ impl<R: Rule> Room<R> {
 
     /// Lets a call in if nobody is before it and the rule agrees. It does not queue.
     pub(crate) fn enter(&self, ask: R::Ask) -> Entry<R::Pass> {
-        let mut state = self.lock();
-        if !state.queue.is_idle() {
-            return Entry::Wait;
-        }
-        let now = state.now();
-        state.rule.submit(now);
-        let entry = match state.rule.next(now, &ask, 0) {
-            Next::Go { gap } => Entry::Admitted(state.rule.take(now, &ask, gap)),
-            Next::Closed(closed) => Entry::Closed(closed),
-            Next::At(_) | Next::Park(_) => Entry::Wait,
-        };
-        drop(state);
-        self.answer_bell();
-        entry
+        self.with(|state| {
+            if !state.queue.is_idle() {
+                return Entry::Wait;
+            }
+            let now = state.now();
+            state.rule.submit(now);
+            match state.rule.next(now, &ask, 0) {
+                Next::Go { gap } => Entry::Admitted(state.rule.take(now, &ask, gap)),
+                Next::Closed(closed) => Entry::Closed(closed),
+                Next::At(_) | Next::Park(_) => Entry::Wait,
+            }
+        })
     }
 
     /// Tells the rule something, then lets in whoever may go because of it.
@@ -134,12 +141,12 @@ impl<R: Rule> Room<R> {
 
     /// Looks at the rule without changing who may go.
     pub(crate) fn look<T>(&self, at: impl FnOnce(&R) -> T) -> T {
-        at(&self.lock().rule)
+        self.with(|state| at(&state.rule))
     }
 
     /// How many wait.
     pub(crate) fn queued(&self) -> usize {
-        self.lock().queue.len()
+        self.with(|state| state.queue.len())
     }
 
     /// A waiter that will not come any more.
@@ -152,9 +159,20 @@ impl<R: Rule> Room<R> {
     }
 
     /// One poll of a call that waits. `first` carries its bounds, and is given only once.
-    fn poll_place(&self, place: Place, ask: &R::Ask, first: Option<&Bounds>, waker: &Waker) -> Poll<Outcome<R::Pass>> {
+    fn poll_place(
+        &self,
+        place: &mut Place,
+        ask: &R::Ask,
+        first: Option<&Bounds>,
+        waker: &Waker,
+    ) -> Poll<Outcome<R::Pass>> {
         let mut state = self.lock();
         let now = Instant::now();
+        if first.is_some() && state.queue.holds(*place) {
+            // A copy of a request came along with the original's number: it queues as a call of its own.
+            place.number = next_number();
+        }
+        let place = *place;
         let turn = match (state.queue.came(place), first) {
             (Some(Came::Called), _) => Some(0),
             (Some(Came::Late), _) => Some(state.queue.ahead()),
@@ -193,12 +211,21 @@ impl<R: Rule> Room<R> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A step that nobody has to be called for. The bell may have rung meanwhile, and whoever rang it left it to us.
+    fn with<T>(&self, step: impl FnOnce(&mut State<R>) -> T) -> T {
+        let mut state = self.lock();
+        let done = step(&mut state);
+        drop(state);
+        self.answer_bell();
+        done
+    }
+
     /// Calls whoever may go, unlocks, and wakes them.
     fn finish<'a>(&'a self, state: MutexGuard<'a, State<R>>, now: Instant) {
-        if state.queue.len() > 0 {
+        if state.queue.len() > 0 || state.timer.is_made() {
             self.unlock(state, now);
         } else {
-            drop(state); // nobody to call, nothing to set the timer for: what most calls meet
+            drop(state); // nobody to call, no timer to set or to give up: what most calls meet
         }
         self.answer_bell();
     }
@@ -231,12 +258,10 @@ impl<R: Rule> Room<R> {
             } else {
                 // Rung before its time: its runtime is shutting down. Somebody who waits makes a new one.
                 let old = state.timer.discard();
-                let messenger = state.queue.anyone();
+                let messengers = state.queue.messengers();
                 drop(state);
                 drop(old);
-                if let Some(waker) = messenger {
-                    waker.wake();
-                }
+                messengers.into_iter().for_each(Waker::wake);
             }
         }
     }
@@ -252,6 +277,14 @@ impl<R: Rule> timer::Bell for Room<R> {
 impl<R: Rule> Release for Room<R> {
     fn release(&self, seq: u64) {
         self.tell(|rule, now| rule.ended(now, seq));
+    }
+
+    fn heard(&self, seq: u64, verdict: &Verdict) {
+        self.tell(|rule, now| rule.heard(now, seq, verdict));
+    }
+
+    fn used(&self, estimated: f64, used: f64) {
+        self.tell(|rule, _| rule.used(estimated, used));
     }
 }
 
@@ -269,11 +302,11 @@ impl<R: Rule> State<R> {
 
     /// Whether a call has to leave before it has queued.
     fn turned_away(&mut self, now: Instant, place: Place, ask: &R::Ask, bounds: &Bounds) -> Option<Outcome<R::Pass>> {
-        if bounds.max_queue.is_some_and(|most| self.queue.len() >= most) {
+        if !bounds.again && bounds.max_queue.is_some_and(|most| self.queue.len() >= most) {
             return Some(Outcome::Full);
         }
         let deadline = bounds.deadline?;
-        let ahead = self.queue.before(place.class);
+        let ahead = if bounds.again { self.queue.ahead() } else { self.queue.before(place.class) };
         let late = match self.rule.next(now, ask, ahead) {
             Next::At(turn) => turn > deadline,
             _ => now >= deadline,
@@ -307,7 +340,7 @@ impl<R: Rule> State<R> {
         // A rule that asked to be woken now would be woken for ever.
         let due = due.map(|due| due.max(now + Duration::from_micros(1)));
         if !self.timer.aim(now, due, self.queue.len() > 0) {
-            wakers.extend(self.queue.anyone()); // to make one: only a waiter's poll has a runtime for sure
+            wakers.extend(self.queue.messengers()); // to make one: only a waiter's poll has a runtime for sure
         }
         false
     }
@@ -326,6 +359,16 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) fn new(room: Arc<dyn Release>, seq: u64) -> Self {
         Self { room, seq }
+    }
+
+    /// Tells the room what was heard within the answer.
+    pub(crate) fn heard(&self, verdict: &Verdict) {
+        self.room.heard(self.seq, verdict);
+    }
+
+    /// Tells the room what the call has used.
+    pub(crate) fn used(&self, estimated: f64, used: f64) {
+        self.room.used(estimated, used);
     }
 
     /// Lets go of the slot without giving it back: its books are settled already.

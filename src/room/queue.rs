@@ -93,6 +93,11 @@ impl<A: Copy> Queue<A> {
         }
     }
 
+    /// Whether somebody has this place.
+    pub(crate) fn holds(&self, place: Place) -> bool {
+        self.waiting[place.class.index()].contains_key(&place.number) || self.absent.contains_key(&place)
+    }
+
     /// Takes a waiter out, wherever it is. Returns a waker to drop outside the lock.
     pub(crate) fn remove(&mut self, place: Place) -> Option<Waker> {
         self.came(place);
@@ -147,9 +152,10 @@ impl<A: Copy> Queue<A> {
         false
     }
 
-    /// A waker of somebody who waits, to be woken without being called.
-    pub(crate) fn anyone(&self) -> Option<Waker> {
-        self.waiting.iter().find_map(|class| class.first_key_value()).map(|(_, waiter)| waiter.waker.clone())
+    /// Some who wait, to be woken without being called: one is enough if it comes, and the first ones may be silent.
+    pub(crate) fn messengers(&self) -> Vec<Waker> {
+        let waiters = self.waiting.iter().flat_map(BTreeMap::values);
+        waiters.take(MAX_CALLED as usize).map(|waiter| waiter.waker.clone()).collect()
     }
 
     /// Charges a class for an admission while others wait.

@@ -60,6 +60,11 @@ impl Timer {
         }
     }
 
+    /// Whether there is one.
+    pub(super) fn is_made(&self) -> bool {
+        self.armed.is_some()
+    }
+
     /// Whether the bell rang because the time has come. False: before its time.
     pub(super) fn fired(&mut self, now: Instant) -> bool {
         let Some(armed) = &mut self.armed else { return true };
@@ -74,11 +79,13 @@ impl Timer {
 
     /// Sees to it that the bell rings at `due`, or a little before. False: there is no timer, and one is needed.
     pub(super) fn aim(&mut self, now: Instant, due: Option<Instant>, wanted: bool) -> bool {
-        let Some(armed) = &mut self.armed else { return due.is_none() };
-        if armed.spent && due.is_none() && !wanted {
-            self.armed = None; // a fired timer is never kept
+        if due.is_none() && !wanted {
+            // Never kept for others: a fired one belongs to nobody, and the runtime of one that has not fired may not be
+            // driven any more when the next call waits, which would then wait for ever.
+            self.armed = None;
             return true;
         }
+        let Some(armed) = &mut self.armed else { return due.is_none() };
         let at = due.unwrap_or(now + RESTING);
         if armed.spent || at < armed.at {
             armed.at = at;

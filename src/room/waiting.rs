@@ -37,6 +37,8 @@ pub(crate) struct Bounds {
     pub(crate) timeout: Option<Duration>,
     /// Not after this.
     pub(crate) deadline: Option<Instant>,
+    /// It had a place before: it is not turned away because the queue is full or looks long.
+    pub(crate) again: bool,
 }
 
 /// A call in a room's queue. It enters at its first poll, and leaves when it is dropped.
@@ -60,8 +62,13 @@ impl<R: Rule> Waiting<R> {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<R::Pass>> {
+        if self.bounds.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            // Even if a slot is free: its caller has given up by now.
+            self.leave();
+            return Poll::Ready(Outcome::Late(Bound::Deadline));
+        }
         let first = matches!(self.state, State::Outside).then_some(&self.bounds);
-        if let Poll::Ready(outcome) = self.room.poll_place(self.place, &self.ask, first, cx.waker()) {
+        if let Poll::Ready(outcome) = self.room.poll_place(&mut self.place, &self.ask, first, cx.waker()) {
             self.state = State::Done;
             return Poll::Ready(outcome);
         }
@@ -91,7 +98,7 @@ impl<R: Rule> Waiting<R> {
 impl Bounds {
     /// The bound that is met first.
     fn first(&self) -> Option<(Instant, Bound)> {
-        let timeout = self.timeout.map(|time| (crate::time::add(Instant::now(), time), Bound::Timeout));
+        let timeout = self.timeout.and_then(|time| Some((Instant::now().checked_add(time)?, Bound::Timeout)));
         let deadline = self.deadline.map(|at| (at, Bound::Deadline));
         [timeout, deadline].into_iter().flatten().min_by_key(|(at, _)| *at)
     }

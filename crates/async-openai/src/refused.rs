@@ -1,0 +1,64 @@
+//! What the server refused in the end, with its headers.
+
+use async_openai::error::{ApiErrorResponse, OpenAIError, WrappedError};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tower_429::RetryInfo;
+
+/// An answer that is no success, whole: inside `OpenAIError::Boxed` where
+/// [`keep_refusals`](crate::HttpService::keep_refusals) is on.
+///
+/// ```
+/// use async_openai::error::OpenAIError;
+/// use tower_429_async_openai::Refused;
+///
+/// fn when_to_try_again(error: &OpenAIError) -> Option<&str> {
+///     Refused::of(error)?.headers.get("retry-after")?.to_str().ok()
+/// }
+/// # assert_eq!(when_to_try_again(&OpenAIError::InvalidArgument("x".to_owned())), None);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Refused {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, as it came.
+    pub body: Bytes,
+    /// What became of the call; nothing if the layers had no part in it.
+    pub info: Option<RetryInfo>,
+}
+
+impl Refused {
+    /// The refusal in an error, if it is one.
+    pub fn of(error: &OpenAIError) -> Option<&Self> {
+        match error {
+            OpenAIError::Boxed(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// What async-openai would have made of it, if the body is an error of OpenAI's shape.
+    pub fn api_error(&self) -> Option<ApiErrorResponse> {
+        let WrappedError { error } = serde_json::from_slice(&self.body).ok()?;
+        Some(ApiErrorResponse { status_code: self.status, api_error: error })
+    }
+
+    pub(crate) async fn read(response: reqwest::Response) -> Result<Self, OpenAIError> {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let info = response.extensions().get().cloned();
+        Ok(Self { status, headers, info, body: response.bytes().await? })
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.api_error() {
+            Some(error) => error.fmt(f),
+            None => write!(f, "{}", self.status),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}

@@ -1,0 +1,73 @@
+//! The whole stack around hyper's client: tower's `ServiceBuilder`, tower-http's `TraceLayer`, and both of our layers.
+//!
+//! Run it: `cargo run --example hyper_client`. The server is on loopback: it works on 4 calls at once and says nothing else.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::Instant;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_429::{ConcurrencyLimitLayer, Priority, RetryInfo, RetryOn429Layer};
+use tower_429_testing::{Limit, Provider, ServiceTime, Wording};
+use tower_http::trace::TraceLayer;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let provider = Provider::builder()
+        .requests(Limit::per_minute(600))
+        .at_once(4)
+        .service_time(ServiceTime::Fixed(Duration::from_millis(200)))
+        .wording(Wording::Bare)
+        .build();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let server = axum::Router::new().fallback_service(provider.clone());
+    tokio::spawn(axum::serve(listener, server).into_future());
+
+    let retry = RetryOn429Layer::new();
+    let quotas = retry.quotas();
+    let limit = ConcurrencyLimitLayer::new(6); // a cap of our own: the server's is lower, and will be learned
+    let handle = limit.handle();
+    let client = ServiceBuilder::new()
+        .layer(TraceLayer::new_for_http()) // one span for each call, however often it is sent
+        .layer(retry)
+        .layer(limit)
+        .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
+
+    let start = Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..24 {
+        let client = client.clone();
+        let body = format!(r#"{{"model":"ft:gpt-4o-mini:acme::7p4lURel","messages":[],"n":{number}}}"#);
+        let mut request = Request::post(format!("http://{address}/v1/chat/completions")).body(Full::from(body))?;
+        if number % 8 == 7 {
+            request.extensions_mut().insert(Priority::Interactive); // goes before those that wait
+        }
+        calls.spawn(async move {
+            let response = client.oneshot(request).await?;
+            let (status, info) = (response.status(), response.extensions().get::<RetryInfo>().cloned());
+            response.into_body().collect().await?; // the slot is free when the body has been read
+            Ok::<_, Box<dyn Error + Send + Sync>>((number, status, info, start.elapsed()))
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        let (number, status, info, time) = call?.map_err(|error| error.to_string())?;
+        let attempts = info.map_or(1, |info| info.attempts);
+        println!("call {number:2}: {status} after {:4} ms, sent {attempts} times", time.as_millis());
+        if !status.is_success() {
+            return Err("a call was lost".into());
+        }
+    }
+    let (seen, left) = (provider.seen(), handle.in_use());
+    println!(
+        "\n{} refused on the way, {} at once at most, {left} slots in use, {quotas:?}",
+        seen.refused(),
+        seen.most_in_flight
+    );
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The main job, over real HTTP: a fine-tuned model with too small a quota, and the same calls through three clients.
+//!
+//! A server on loopback lets 60 requests through each 6 seconds, after a burst of 30, and 8 at once; it refuses with the
+//! body `Rate limit reached for fine-tuned model`. It is asked the same 150 things by
+//!
+//! 1. a bare hyper client,
+//! 2. tower's own retry and concurrency limit, with the policy that people write by hand,
+//! 3. `RetryOn429`, told nothing.
+//!
+//! Run it: `cargo run --example quickstart`. It never leaves loopback, and exits with an error if a call of the third fails.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use futures_util::future::join_all;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::{Instant, sleep};
+use tower::{Service, ServiceBuilder, ServiceExt, retry::Policy};
+use tower_429::RetryOn429Layer;
+use tower_429_testing::{Hints, Limit, Provider, ServiceTime, Wording};
+
+/// A fine-tuned model with too small a quota, and the same calls through three clients.
+#[derive(Parser, Clone, Copy)]
+struct Args {
+    /// Calls that each client makes, all at once.
+    #[arg(long, default_value_t = 150)]
+    calls: u32,
+    /// Requests that the server lets through each 6 seconds.
+    #[arg(long, default_value_t = 60)]
+    quota: u32,
+    /// Requests that it lets through at once after a rest.
+    #[arg(long, default_value_t = 30)]
+    burst: u32,
+    /// Calls that it works on at the same time.
+    #[arg(long, default_value_t = 8)]
+    at_once: u32,
+    /// Milliseconds that it works on a call.
+    #[arg(long, default_value_t = 500)]
+    work: u64,
+    /// The concurrency limit of the second client, chosen by somebody who does not know the server's.
+    #[arg(long, default_value_t = 16)]
+    limit: usize,
+}
+
+impl Args {
+    fn provider(&self) -> Provider {
+        let quota = Limit::new(self.burst, f64::from(self.quota) / 6.0).shown_as(self.quota);
+        Provider::builder()
+            .requests(quota)
+            .at_once(self.at_once as usize)
+            .service_time(ServiceTime::Fixed(Duration::from_millis(self.work)))
+            .wording(Wording::BareRate)
+            .hints(Hints::Headers)
+            .build()
+    }
+
+    /// The least time in which the server lets all calls through.
+    fn ideal(&self) -> f64 {
+        let (calls, work) = (f64::from(self.calls), self.work as f64 / 1e3);
+        let quota = (calls - f64::from(self.burst)) * 6.0 / f64::from(self.quota);
+        let rounds = (calls / f64::from(self.at_once)).ceil();
+        f64::max(quota + work, rounds * work)
+    }
+}
+
+struct Row {
+    name: &'static str,
+    done: usize,
+    failed: usize,
+    refused: usize,
+    time: f64,
+    most: usize,
+}
+
+type Hyper = Client<HttpConnector, Full<Bytes>>;
+
+/// What people write by hand: up to five retries, `retry-after` if it is there, else doubling waits with some jitter.
+#[derive(Clone)]
+struct ByHand {
+    attempts: u32,
+}
+
+impl<RB, E> Policy<Request<Full<Bytes>>, Response<RB>, E> for ByHand {
+    type Future = tokio::time::Sleep;
+
+    fn retry(&mut self, _: &mut Request<Full<Bytes>>, result: &mut Result<Response<RB>, E>) -> Option<Self::Future> {
+        let response = result.as_ref().ok().filter(|response| response.status() == 429)?;
+        self.attempts += 1;
+        let hint = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let backoff = Duration::from_millis(250 << self.attempts).mul_f64(0.5 + 0.5 * fastrand::f64());
+        (self.attempts <= 5).then(|| sleep(hint.map_or(backoff, Duration::from_secs)))
+    }
+
+    fn clone_request(&mut self, request: &Request<Full<Bytes>>) -> Option<Request<Full<Bytes>>> {
+        Some(request.clone())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let args = Args::parse();
+    println!(
+        "server: {} requests each 6 s after a burst of {}, {} at once; {} calls at the same moment; ideal {:.1} s\n",
+        args.quota,
+        args.burst,
+        args.at_once,
+        args.calls,
+        args.ideal()
+    );
+    let bars = MultiProgress::new();
+    let bare = run("hyper alone", &args, &bars, |client| client).await?;
+    let by_hand = |client| {
+        let retry = tower::retry::RetryLayer::new(ByHand { attempts: 0 });
+        ServiceBuilder::new().layer(retry).concurrency_limit(args.limit).service(client)
+    };
+    let tower = run("tower: retry + limit", &args, &bars, by_hand).await?;
+    let paced = |client| ServiceBuilder::new().layer(RetryOn429Layer::new()).service(client);
+    let ours = run("RetryOn429", &args, &bars, paced).await?;
+
+    println!("\n{:22}{:>6}{:>8}{:>7}{:>9}{:>9}{:>11}", "", "done", "failed", "429s", "time", "÷ ideal", "in flight");
+    for row in [&bare, &tower, &ours] {
+        let times = if row.failed == 0 { format!("×{:.2}", row.time / args.ideal()) } else { "–".into() };
+        let time = format!("{:.1} s", row.time);
+        println!(
+            "{:22}{:>6}{:>8}{:>7}{time:>9}{times:>9}{:>11}",
+            row.name, row.done, row.failed, row.refused, row.most
+        );
+    }
+    println!("\n429s per success of RetryOn429: {:.2}", ours.refused as f64 / ours.done.max(1) as f64);
+    Ok(if ours.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes all calls at once through a client, against a server of its own.
+async fn run<S, RB>(
+    name: &'static str,
+    args: &Args,
+    bars: &MultiProgress,
+    stack: impl FnOnce(Hyper) -> S,
+) -> Result<Row, Box<dyn Error>>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<RB>> + Clone,
+    RB: Body<Data = Bytes>,
+{
+    let provider = args.provider();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let server =
+        tokio::spawn(axum::serve(listener, axum::Router::new().fallback_service(provider.clone())).into_future());
+
+    let style = "{msg:22}{bar:40} {pos:>4} done in {elapsed}";
+    let bar = bars
+        .add(ProgressBar::new(args.calls.into()).with_message(name).with_style(ProgressStyle::with_template(style)?));
+    let client = stack(Client::builder(TokioExecutor::new()).build_http());
+    let start = Instant::now();
+    let results = join_all((0..args.calls).map(|number| {
+        let (client, bar) = (client.clone(), bar.clone());
+        async move {
+            let ok = ask(client, address, number).await;
+            bar.inc(u64::from(ok));
+            ok
+        }
+    }));
+    let results = results.await;
+    let time = start.elapsed().as_secs_f64();
+    bar.abandon();
+    server.abort();
+
+    let (seen, done) = (provider.seen(), results.iter().filter(|ok| **ok).count());
+    let (refused, most) = (seen.refused(), seen.most_in_flight);
+    if bar.is_hidden() {
+        println!("{name}: {done} of {} done in {time:.1} s", args.calls); // no terminal: say it in words
+    }
+    Ok(Row { name, done, failed: results.len() - done, refused, time, most })
+}
+
+/// One call: whether it was answered with a success, to the end of its body.
+async fn ask<S, RB>(client: S, address: SocketAddr, number: u32) -> bool
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<RB>>,
+    RB: Body<Data = Bytes>,
+{
+    let body = format!(
+        r#"{{"model":"ft:gpt-4o-mini:acme::7p4lURel","messages":[{{"role":"user","content":"Question {number}"}}]}}"#
+    );
+    let request = Request::post(format!("http://{address}/v1/chat/completions"))
+        .header("content-type", "application/json")
+        .header("authorization", "Bearer test")
+        .body(Full::new(Bytes::from(body)));
+    let Ok(request) = request else { return false };
+    let Ok(response) = client.oneshot(request).await else { return false };
+    response.status().is_success() && response.into_body().collect().await.is_ok()
+}

@@ -1,0 +1,105 @@
+//! What an answer's figures say of a key's buckets, and what a call takes of them.
+
+use tokio::time::Instant;
+
+use super::{Dim, Gate, Ticket};
+use crate::call::Cost;
+use crate::classify::{BucketSnapshot, Dimension, MAX_DIMENSIONS, RateLimitSnapshot, Scope, Unit, Verdict};
+use crate::quota::level::{Level, Sent, Shown};
+use crate::report::Event;
+
+impl Gate {
+    pub(super) fn snapshots(
+        &mut self,
+        now: Instant,
+        ticket: &Ticket,
+        shown: Option<&RateLimitSnapshot>,
+        text: Option<BucketSnapshot>,
+    ) {
+        let (t, at) = (self.secs(now), ticket.sent);
+        let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
+        for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
+            let dimension = bucket.dimension;
+            let known = self.dims.iter_mut().find(|dim| dim.dimension == dimension);
+            // Azure often tells only what remains.
+            let limit = bucket.limit.or_else(|| known.as_ref().map(|dim| dim.level.limit()));
+            let (Some(limit), Some(remaining)) = (limit, bucket.remaining) else { continue };
+            if limit <= 0.0 || remaining < 0.0 || remaining > limit {
+                continue;
+            }
+            let reset = bucket.reset.map(|reset| reset.as_secs_f64());
+            let shown = Shown { limit, remaining, reset };
+            let unit = dimension.unit() as usize;
+            let sent = Sent { seq: ticket.seq, at, spent: ticket.spent[unit] };
+            let window = window_of(dimension);
+            if let Some(dim) = known {
+                let before = dim.level.snapshot(t, sent, self.spent[unit], window, shown);
+                self.news.extend(before.map(|from| Event::LimitChanged { dimension, from, to: limit }));
+            } else if self.dims.len() < MAX_DIMENSIONS {
+                let level = Level::first(t, sent, self.spent[unit], window, shown);
+                self.dims.reserve_exact(1); // a key is kept for long, and has few
+                self.dims.push(Dim { dimension, level });
+            }
+            self.known |= !said;
+        }
+    }
+
+    pub(super) fn of_unit(&mut self, unit: Unit) -> impl Iterator<Item = &mut Level> {
+        self.dims.iter_mut().filter(move |dim| dim.dimension.unit() == unit).map(|dim| &mut dim.level)
+    }
+
+    pub(super) fn give_back(&mut self, unit: Unit, cost: f64) {
+        self.spent[unit as usize] -= cost;
+        self.of_unit(unit).for_each(|level| level.give_back(cost));
+    }
+}
+
+/// What a call takes of a bucket of this unit, as far as estimates have proved right.
+pub(super) fn cost(ask: &Cost, unit: Unit, correction: f64) -> f64 {
+    match unit {
+        Unit::Requests => 1.0,
+        Unit::Tokens | Unit::InputTokens => ask.of(unit) * correction,
+        Unit::OutputTokens => ask.of(unit),
+    }
+}
+
+/// The refusal's text as a snapshot, where no header shows that bucket: `Limit 30000, Used 22343, Requested 10955`. The
+/// refill is not read from its hint: that is often rounded up to whole seconds.
+pub(super) fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<BucketSnapshot> {
+    let (limit, used) = (verdict.limit?, verdict.used?);
+    let dimension = match verdict.scope? {
+        Scope::Requests => Dimension::Requests,
+        Scope::Tokens => Dimension::Tokens,
+        Scope::InputTokens => Dimension::InputTokens,
+        Scope::OutputTokens => Dimension::OutputTokens,
+        Scope::DailyRequests => Dimension::RequestsPerDay,
+        Scope::DailyTokens => Dimension::TokensPerDay,
+        _ => return None,
+    };
+    if shown.is_some_and(|shown| shown.get(dimension).is_some()) {
+        return None;
+    }
+    Some(BucketSnapshot { dimension, limit: Some(limit), remaining: Some((limit - used).max(0.0)), reset: None })
+}
+
+pub(super) fn unit_of(scope: Scope) -> Option<Unit> {
+    match scope {
+        Scope::Tokens => Some(Unit::Tokens),
+        Scope::InputTokens => Some(Unit::InputTokens),
+        Scope::OutputTokens => Some(Unit::OutputTokens),
+        _ => None,
+    }
+}
+
+/// Seconds in which an empty bucket fills, when nothing else is known.
+pub(super) fn window_of(dimension: Dimension) -> f64 {
+    match dimension {
+        Dimension::RequestsPerDay | Dimension::TokensPerDay => 86_400.0,
+        Dimension::RequestsPerHour | Dimension::TokensPerHour => 3_600.0,
+        _ => 60.0,
+    }
+}
+
+pub(super) fn is_of_tokens(verdict: &Verdict) -> bool {
+    verdict.scope.and_then(unit_of).is_some()
+}

@@ -1,0 +1,29 @@
+//! What a key's gate has to tell: events for whoever watches, so that a higher quota is asked for in time.
+
+use std::time::Duration;
+
+use crate::classify::Dimension;
+
+/// Something about a key that is worth knowing; see [`RetryOn429Layer::on_event`](crate::RetryOn429Layer::on_event).
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The server's headers tell another limit than before: a tier changed, or a provider cut it silently.
+    LimitChanged {
+        /// Which limit.
+        dimension: Dimension,
+        /// What it was, in units of the dimension.
+        from: f64,
+        /// What it is.
+        to: f64,
+    },
+    /// The key is closed: its calls are answered locally, but for a probe now and then.
+    Closed {
+        /// Its quota is used up; if not, the server asks for a longer wait than anybody accepts, or refuses everything.
+        quota: bool,
+        /// When the first probe may go.
+        retry_after: Duration,
+    },
+    /// A probe succeeded: the key is open again.
+    Opened,
+}

@@ -1,0 +1,229 @@
+//! What an answer means for its call: tell the gate, then hand it on, read it, or send the call again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, response};
+use http_body::Body;
+use tokio::time::Instant;
+
+use super::call::{Again, Call, Passage, SHOULD_RETRY};
+use super::decide::{Class, class_of};
+use super::future::ERROR_BODY_MAX;
+use super::info::StopReason;
+use crate::body::{ReadAhead, ResponseBody};
+use crate::classify::{self, Kind, Verdict};
+use crate::limit::ReleaseAt;
+use crate::observe::{self, Observer};
+use crate::quota::Gate;
+use crate::refusal::Refusal;
+use crate::room::Slot;
+use crate::trace;
+
+/// What was made of a response's body before it is handed back.
+pub(super) enum Rest<RB: Body> {
+    Whole(RB),
+    Read(ReadAhead<RB>),
+}
+
+/// What an answer means.
+pub(super) enum Answer<RB: Body> {
+    Response(Response<ResponseBody<RB>>),
+    Again(Again),
+    /// A refusal whose body says more, or a stream whose first event does.
+    Read(response::Parts, RB, Option<Passage>),
+}
+
+impl<RB: Body<Data = Bytes>> Rest<RB> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Read(ahead) => ahead.is_end_stream(),
+        }
+    }
+
+    fn into_body(self, slot: Option<Slot>) -> ResponseBody<RB> {
+        match self {
+            Self::Whole(body) => ResponseBody::inner(body, slot),
+            Self::Read(ahead) => ResponseBody::read(ahead, slot),
+        }
+    }
+}
+
+impl<C, B> Call<C, B> {
+    /// A response's head is there.
+    pub(super) fn answered<RB: Body<Data = Bytes>>(
+        &mut self,
+        response: Response<RB>,
+        passage: Option<Passage>,
+    ) -> Answer<RB> {
+        let (mut parts, body) = response.into_parts();
+        if let Some(refusal) = parts.extensions.get::<Refusal>().copied() {
+            // Ours, from a limit below: it goes up at once and teaches nothing.
+            drop(passage);
+            let info = self.info(Some(StopReason::Local), refusal.retry_after);
+            parts.extensions.insert(info);
+            return Answer::Response(Response::from_parts(parts, ResponseBody::inner(body, None)));
+        }
+        if !parts.status.is_success() {
+            if classify::reads_body(parts.status) {
+                return Answer::Read(parts, body, passage);
+            }
+            return self.judge(parts, Rest::Whole(body), &[], passage);
+        }
+        if self.shared.config.peek_first_event && Observer::new(&parts.headers).is_events() {
+            return Answer::Read(parts, body, passage);
+        }
+        self.succeeded(parts, Rest::Whole(body), passage)
+    }
+
+    /// What was wanted of a response's body has been read.
+    pub(super) fn read<RB: Body<Data = Bytes>>(
+        &mut self,
+        parts: response::Parts,
+        ahead: ReadAhead<RB>,
+        passage: Option<Passage>,
+    ) -> Answer<RB> {
+        let bytes = ahead.bytes(ERROR_BODY_MAX);
+        if !parts.status.is_success() {
+            return self.judge(parts, Rest::Read(ahead), &bytes, passage);
+        }
+        match observe::first_event(&bytes).flatten() {
+            Some(verdict) => self.judged(parts, Rest::Read(ahead), verdict, passage),
+            None => self.succeeded(parts, Rest::Read(ahead), passage),
+        }
+    }
+
+    fn succeeded<RB: Body<Data = Bytes>>(
+        &mut self,
+        mut parts: response::Parts,
+        rest: Rest<RB>,
+        passage: Option<Passage>,
+    ) -> Answer<RB> {
+        if self.shared.config.allowed.retry_on.others {
+            self.shared.budget.deposit();
+        }
+        let over = rest.is_end_stream() || self.shared.config.release_at == ReleaseAt::Headers;
+        let mut estimated = None;
+        let slot = passage.and_then(|Passage { ticket, slot }| {
+            let shown = self.shared.shown(&parts.headers);
+            if over {
+                self.tell(|gate, now| gate.finished(now, &ticket, shown.as_ref()));
+                slot.settled();
+                return None;
+            }
+            estimated = self.tell(|gate, now| {
+                gate.success(now, &ticket, shown.as_ref());
+                gate.wants_usage(&ticket)
+            });
+            Some(slot)
+        });
+        if self.attempts > 1 {
+            let info = self.info(None, None);
+            parts.extensions.insert(info);
+        }
+        let observer =
+            if slot.is_some() { Observer::new(&parts.headers).with_usage(estimated) } else { Observer::default() };
+        Answer::Response(Response::from_parts(parts, rest.into_body(slot).observed(observer)))
+    }
+
+    /// Judges an answer that is no success, tells the gate, and decides.
+    pub(super) fn judge<RB: Body<Data = Bytes>>(
+        &mut self,
+        parts: response::Parts,
+        rest: Rest<RB>,
+        read: &[u8],
+        passage: Option<Passage>,
+    ) -> Answer<RB> {
+        let own = self.shared.config.classify.as_ref().and_then(|with| with(&parts, read));
+        let verdict = own.unwrap_or_else(|| {
+            let dialect = self.gate.look(Gate::dialect);
+            Verdict::in_dialect(dialect, parts.status, &parts.headers, read)
+        });
+        self.judged(parts, rest, verdict, passage)
+    }
+
+    fn judged<RB: Body<Data = Bytes>>(
+        &mut self,
+        parts: response::Parts,
+        rest: Rest<RB>,
+        verdict: Verdict,
+        passage: Option<Passage>,
+    ) -> Answer<RB> {
+        let class = class_of(&self.shared.config.allowed, &verdict, classify::should_retry(&parts.headers));
+        if class.is_some() {
+            trace::refused(&verdict, self.attempts);
+        }
+        let now = Instant::now();
+        let mut fate = None;
+        let slot = passage.and_then(|Passage { ticket, slot }| {
+            if verdict.kind == Kind::QuotaExhausted {
+                self.tell(|gate, now| gate.exhausted(now, &ticket));
+            } else if verdict.is_throttling() {
+                let shown = self.shared.shown(&parts.headers);
+                if verdict.requested.is_some_and(|requested| requested > 1.0) {
+                    self.shared.quotas.note_tokens(); // its text speaks of a limit on tokens
+                }
+                fate = Some(self.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown.as_ref())));
+            } else {
+                let shown = self.shared.shown(&parts.headers);
+                let too_large = verdict.kind == Kind::TooLarge;
+                if too_large || shown.is_some() {
+                    self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown.as_ref()));
+                }
+                return Some(slot); // as any answer: until its body ends
+            }
+            slot.settled();
+            None
+        });
+        let retry_after = verdict.retry_after;
+        let pass = class.is_none();
+        self.verdict = Some(Box::new(verdict));
+        let stopped = match class {
+            None => None,
+            Some(Err(reason)) => Some(reason),
+            Some(Ok(_)) if fate.is_some_and(|fate| fate.closed) => Some(StopReason::Closed),
+            Some(Ok(class)) => {
+                let alone = class == Class::Other || fate.is_some_and(|fate| fate.alone);
+                let hint = if class == Class::Other { retry_after } else { None };
+                match self.again_at(class, now, hint, fate.map(|fate| fate.not_before), alone) {
+                    Ok(again) => {
+                        // Nothing of an attempt is held while waiting: body, then slot, go now.
+                        drop((parts, rest));
+                        drop(slot);
+                        return Answer::Again(again);
+                    }
+                    Err(reason) => Some(reason),
+                }
+            }
+        };
+        let slot = slot.filter(|_| self.shared.config.release_at == ReleaseAt::BodyEnd);
+        self.hand_back(parts, rest, slot, stopped, retry_after, pass)
+    }
+
+    fn hand_back<RB: Body<Data = Bytes>>(
+        &mut self,
+        mut parts: response::Parts,
+        rest: Rest<RB>,
+        slot: Option<Slot>,
+        stopped: Option<StopReason>,
+        retry_after: Option<Duration>,
+        pass: bool,
+    ) -> Answer<RB> {
+        if let Some(reason) = stopped {
+            trace::gave_up(reason, self.attempts);
+            if self.shared.config.mark_final && !self.nested {
+                parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+        }
+        if pass && self.attempts == 1 {
+            self.verdict = None; // nothing was refused
+        }
+        if let Some(verdict) = self.verdict.as_deref().cloned() {
+            let info = self.info(stopped, retry_after);
+            parts.extensions.insert(info);
+            parts.extensions.insert(verdict);
+        }
+        Answer::Response(Response::from_parts(parts, rest.into_body(slot)))
+    }
+}

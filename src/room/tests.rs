@@ -1,0 +1,108 @@
+//! What only the inside of the room can show: a bell that rings under our own lock, and who is woken when a timer is lost.
+
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+
+use super::timer::Bell;
+use super::*;
+
+/// So many slots, and nobody before a time.
+struct Clocked {
+    free: usize,
+    opens: Option<Instant>,
+}
+
+impl Rule for Clocked {
+    type Ask = ();
+    type Pass = u64;
+    const CLOCK: bool = true;
+
+    fn submit(&mut self, _: Instant) {}
+
+    fn next(&mut self, now: Instant, (): &(), ahead: usize) -> Next {
+        match self.opens {
+            Some(opens) if opens > now => Next::At(opens),
+            _ if ahead < self.free => Next::Go { gap: Duration::ZERO },
+            _ => Next::Park(None),
+        }
+    }
+
+    fn take(&mut self, _: Instant, (): &(), _: Duration) -> u64 {
+        self.free -= 1;
+        1
+    }
+
+    fn ended(&mut self, _: Instant, _: u64) {
+        self.free += 1;
+    }
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn closed_for(time: Duration) -> Arc<Room<Clocked>> {
+    Room::new(Clocked { free: 1, opens: Some(Instant::now() + time) })
+}
+
+/// A waiter that has been polled once, and how often it was woken since.
+fn waiter(room: &Arc<Room<Clocked>>, number: u64) -> (Waiting<Clocked>, Arc<Wakes>) {
+    let place = Place { class: Priority::Normal, number };
+    let mut waiting = Waiting::new(Arc::clone(room), place, (), Bounds::default());
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    assert!(waiting.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    (waiting, wakes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bell_that_rings_while_somebody_looks_is_answered_by_who_looked() {
+    let room = closed_for(Duration::from_secs(1));
+    let (_waiting, wakes) = waiter(&room, 1);
+    // The timer's thread finds the lock taken and may not wait for it.
+    let ring_meanwhile = |room: &Arc<Room<Clocked>>| {
+        let bell = Arc::clone(room);
+        std::thread::spawn(move || bell.ring()).join().unwrap();
+    };
+    room.look(|_| ring_meanwhile(&room));
+    assert!(!room.rang.load(Ordering::SeqCst), "nobody else would ever look");
+    // It rang before its time, so that the waiter has to make a new timer.
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bell_that_rings_while_a_call_is_at_the_door_is_answered() {
+    let room = closed_for(Duration::from_secs(1));
+    let (_waiting, wakes) = waiter(&room, 1);
+    let state = room.lock();
+    let bell = Arc::clone(&room);
+    std::thread::spawn(move || bell.ring()).join().unwrap();
+    drop(state);
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
+    assert!(matches!(room.enter(()), Entry::Wait));
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+    assert_eq!(room.queued(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_timer_is_made_again_even_if_the_first_in_the_queue_is_silent() {
+    let room = closed_for(Duration::from_secs(1));
+    let (_silent, first) = waiter(&room, 1);
+    let (mut second, wakes) = waiter(&room, 2);
+    room.ring(); // as if the timer's runtime had shut down
+    assert_eq!((first.0.load(Ordering::SeqCst), wakes.0.load(Ordering::SeqCst)), (1, 1));
+    let waker = Waker::from(Arc::clone(&wakes));
+    assert!(second.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    let start = Instant::now();
+    while wakes.0.load(Ordering::SeqCst) == 1 {
+        assert!(start.elapsed() < Duration::from_secs(5), "its turn never comes");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The silent one is called when the key opens, and the next one 20 ms later.
+    assert_eq!(start.elapsed(), Duration::from_millis(1_020));
+}

@@ -1,0 +1,28 @@
+//! All tests that need no socket, in one binary: one file a noun.
+
+mod support_limit;
+mod support_retry;
+
+mod beside_towers;
+mod bodies;
+mod buffer;
+mod compose;
+mod contract;
+mod cooldown;
+mod costs;
+mod fuzzed;
+mod gate;
+mod hints;
+mod inside;
+mod invariants;
+mod keys;
+mod limit;
+mod limit_keys;
+mod properties;
+mod replay;
+mod report;
+mod retry;
+mod room;
+mod runtimes;
+mod slots;
+mod stack;

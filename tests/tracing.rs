@@ -1,0 +1,74 @@
+//! What the feature `tracing` tells: why a call waits, what the server said, why it was given up; and what it never tells.
+//!
+//! `cargo test --features tracing --test tracing`
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_429::RetryOn429Layer;
+use tracing_subscriber::fmt::MakeWriter;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(line)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_refusals_and_giving_up_are_told_and_no_secret_is() {
+    let log = Log::default();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(log.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+
+    let refuse = service_fn(|_: Request<Full<Bytes>>| async {
+        let body = r#"{"error":{"message":"Rate limit reached. Please try again in 2s. (the server's own words)"}}"#;
+        Ok::<_, Infallible>(Response::builder().status(429).body(Full::<Bytes>::from(body)).unwrap())
+    });
+    let client = RetryOn429Layer::new().max_retries(1).layer(refuse);
+    let call = || {
+        Request::post("https://api.openai.com/v1/chat/completions")
+            .header("authorization", "Bearer sk-credential")
+            .body(Full::from(r#"{"model":"m","messages":[{"content":"a prompt"}]}"#))
+            .unwrap()
+    };
+    let first = tokio::spawn(client.clone().oneshot(call()));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    client.oneshot(call()).await.unwrap();
+    first.await.unwrap().unwrap();
+
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for told in [
+        "waiting cause=\"cooldown\"",
+        "left_ms=",
+        "refused kind=\"rate_limit\"",
+        "retry_after_ms=2000",
+        "gave up reason=RetriesSpent",
+    ] {
+        assert!(log.contains(told), "{told} is missing:\n{log}");
+    }
+    for secret in ["sk-credential", "a prompt", "own words"] {
+        assert!(!log.contains(secret), "{secret} is told:\n{log}");
+    }
+}
