@@ -1,10 +1,12 @@
 //! What the benchmarks share: what a call costs; the scenarios of a server and its jobs, and the schemes that run them in
 //! virtual time.
 
+pub mod charts;
 pub mod oracle;
 pub mod overhead;
 pub mod results;
 pub mod run;
 pub mod scenario;
 pub mod schemes;
+pub mod situations;
 pub mod wire;
