@@ -48,7 +48,7 @@ struct Keys {
 }
 
 impl ConcurrencyLimitLayer {
-    /// At most `n` calls at once, in all. 0 pauses every call until the [`handle`](Self::handle) resizes the limit.
+    /// At most `n` calls at once, in all.
     ///
     /// # Panics
     ///
@@ -74,7 +74,8 @@ impl ConcurrencyLimitLayer {
         self
     }
 
-    /// At most `n` calls wait; more are answered locally at once (`local_queue_full`). Default: no bound. 0: nobody waits.
+    /// At most `n` calls wait, of each key if it is per key; more are answered locally at once (`local_queue_full`). Default:
+    /// no bound. 0: nobody waits.
     #[must_use]
     pub fn max_queue(mut self, n: usize) -> Self {
         self.config.max_queue = Some(n);

@@ -300,7 +300,8 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.refuse_with = refuse)
     }
 
-    /// When a call's place among those in flight is free again. Default: [`ReleaseAt::BodyEnd`].
+    /// When a call's place among those in flight is free again. Default: [`ReleaseAt::BodyEnd`]. With
+    /// [`ReleaseAt::Headers`], bodies of successes are not looked through for errors.
     #[must_use]
     pub fn release_at(self, when: ReleaseAt) -> Self {
         self.set(|config| config.release_at = when)
