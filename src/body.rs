@@ -32,9 +32,16 @@ pin_project! {
         // The order of fields is the order of release: the inner body first, then the slot.
         #[pin]
         kind: Kind<B>,
-        slot: Option<Slot>,
-        observer: Observer,
+        held: Option<Held>,
     }
+}
+
+/// What goes with a body until it ends: its call's slot, and who looks for errors as it streams by and tells the slot's
+/// gate of them.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) slot: Slot,
+    pub(crate) observer: Observer,
 }
 
 pin_project! {
@@ -47,26 +54,40 @@ pin_project! {
 }
 
 impl<B: Body<Data = Bytes>> ResponseBody<B> {
-    /// The inner body, with the slot that it holds; one that is over already holds none.
-    pub(crate) fn inner(body: B, slot: Option<Slot>) -> Self {
-        let slot = slot.filter(|_| !body.is_end_stream());
-        Self { kind: Kind::Inner { body }, slot, observer: Observer::default() }
+    /// The inner body, with what it holds; one that is over already holds nothing.
+    pub(crate) fn inner(body: B, held: Option<Held>) -> Self {
+        let held = held.filter(|_| !body.is_end_stream());
+        Self { kind: Kind::Inner { body }, held }
     }
 
-    pub(crate) fn read(read: ReadAhead<B>, slot: Option<Slot>) -> Self {
-        let slot = slot.filter(|_| !read.is_end_stream());
-        Self { kind: Kind::Read { read }, slot, observer: Observer::default() }
+    pub(crate) fn read(read: ReadAhead<B>, held: Option<Held>) -> Self {
+        let held = held.filter(|_| !read.is_end_stream());
+        Self { kind: Kind::Read { read }, held }
     }
 
     pub(crate) fn local(bytes: Bytes) -> Self {
-        let kind = Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) };
-        Self { kind, slot: None, observer: Observer::default() }
+        Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) }, held: None }
+    }
+}
+
+impl Held {
+    /// A slot alone: nobody looks.
+    pub(crate) fn slot(slot: Slot) -> Self {
+        Self { slot, observer: Observer::default() }
     }
 
-    /// Looks for errors in the body as it streams by, and tells the slot's gate of them.
-    pub(crate) fn observed(mut self, observer: Observer) -> Self {
-        self.observer = observer;
-        self
+    /// A frame has come by, or the end.
+    fn see(&mut self, data: Option<&Bytes>, over: bool) {
+        let found = match data {
+            Some(data) => self.observer.see(data, over),
+            None => self.observer.end(),
+        };
+        if let Some(verdict) = found {
+            self.slot.heard(&verdict);
+        }
+        if over && let Some((estimated, used)) = self.observer.usage() {
+            self.slot.used(estimated, used);
+        }
     }
 }
 
@@ -83,24 +104,15 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
         });
         // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
         // Nothing comes after trailers, either.
-        if let Some(slot) = this.slot.as_ref() {
+        if let Some(held) = this.held {
             let data = match &frame {
                 Some(Ok(frame)) => frame.data_ref(),
                 _ => None,
             };
             let over = data.is_none() || this.kind.is_end_stream();
-            let found = match data {
-                Some(data) => this.observer.see(data, over),
-                None => this.observer.end(),
-            };
-            if let Some(verdict) = found {
-                slot.heard(&verdict);
-            }
+            held.see(data, over);
             if over {
-                if let Some((estimated, used)) = this.observer.usage() {
-                    slot.used(estimated, used);
-                }
-                drop(this.slot.take());
+                *this.held = None;
             }
         }
         Poll::Ready(frame)
@@ -137,7 +149,7 @@ impl<B: Body<Data = Bytes> + Default> Default for ResponseBody<B> {
 
 impl<B: Body> std::fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ResponseBody").field("slot", &self.slot).finish_non_exhaustive()
+        f.debug_struct("ResponseBody").field("held", &self.held).finish_non_exhaustive()
     }
 }
 

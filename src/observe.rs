@@ -6,7 +6,10 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 use memchr::memmem::{self, Finder};
 use memchr::{memchr, memrchr};
 
@@ -32,9 +35,15 @@ pub(crate) struct Observer {
     form: Form,
     /// The unfinished line, or the document so far; made only when one does not arrive in one piece.
     pieces: Option<Box<Pieces>>,
-    /// What the call was estimated at, where somebody wants to know what it has used.
-    estimated: Option<f64>,
-    used: Option<f64>,
+    /// Where somebody wants to know what the call has used.
+    usage: Option<Usage>,
+}
+
+/// Tokens, as small as they are in a [`Cost`](crate::Cost): each response body carries room for them.
+#[derive(Debug)]
+struct Usage {
+    estimated: f32,
+    used: Option<f32>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -63,24 +72,25 @@ impl Observer {
     /// An observer for a body of the type that these headers say.
     pub(crate) fn new(headers: &HeaderMap) -> Self {
         let form = match headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) {
-            _ if headers.contains_key(http::header::CONTENT_ENCODING) => Form::Other,
             Some(kind) if starts_with(kind, b"text/event-stream") => Form::Events,
             Some(kind) if starts_with(kind, b"application/json") => Form::Json,
             _ => Form::Other,
         };
-        Self { form, ..Self::default() }
+        let encoded = form != Form::Other && headers.contains_key(CONTENT_ENCODING);
+        Self { form: if encoded { Form::Other } else { form }, ..Self::default() }
     }
 
     /// Also looks for the tokens that were used.
     pub(crate) fn with_usage(mut self, estimated: Option<f64>) -> Self {
-        self.estimated = estimated;
+        self.usage = estimated.map(|estimated| Usage { estimated: estimated as f32, used: None });
         self
     }
 
     /// What the call was estimated at, and what the body said last that it has used. One that says so across two pieces is
     /// not understood: then the estimate stands.
     pub(crate) fn usage(&self) -> Option<(f64, f64)> {
-        Some((self.estimated?, self.used?))
+        let usage = self.usage.as_ref()?;
+        Some((usage.estimated.into(), usage.used?.into()))
     }
 
     /// Whether the body is an event stream.
@@ -90,8 +100,10 @@ impl Observer {
 
     /// Looks at the next piece of the body; `last` when none follows. Tells of an error that is complete with it.
     pub(crate) fn see(&mut self, data: &Bytes, last: bool) -> Option<Verdict> {
-        if self.estimated.is_some() && self.form != Form::Other {
-            self.used = tokens_used(data).or(self.used);
+        if let Some(usage) = &mut self.usage
+            && self.form != Form::Other
+        {
+            usage.used = tokens_used(data).or(usage.used);
         }
         match self.form {
             Form::Other => None,
@@ -208,7 +220,7 @@ pub(crate) fn first_event(read: &[u8]) -> Option<Option<Verdict>> {
 }
 
 /// The last `"total_tokens": n`.
-fn tokens_used(data: &[u8]) -> Option<f64> {
+fn tokens_used(data: &[u8]) -> Option<f32> {
     let at = memmem::rfind(data, IN_USAGE)? + IN_USAGE.len();
     let number =
         data[at..].iter().skip_while(|byte| matches!(byte, b':' | b' ')).take_while(|byte| byte.is_ascii_digit());

@@ -15,7 +15,7 @@ const TOKENS_MAX: f64 = 1e9;
 const DATA_LEN: usize = 1_024;
 
 /// The value of `model` in the outermost object, as sent. Nothing if it is not there or holds an escape.
-pub(crate) fn model(body: &[u8]) -> Option<&str> {
+pub(crate) fn model(body: &[u8]) -> Option<&[u8]> {
     let mut scan = Scan { bytes: body, at: 0 };
     scan.expect(b'{')?;
     loop {
@@ -23,7 +23,7 @@ pub(crate) fn model(body: &[u8]) -> Option<&str> {
         scan.expect(b':')?;
         if key == b"model" {
             let model = scan.string()?;
-            return if model.contains(&b'\\') { None } else { std::str::from_utf8(model).ok() };
+            return (!model.contains(&b'\\')).then_some(model);
         }
         scan.skip()?;
         scan.expect(b',')?;
@@ -31,53 +31,57 @@ pub(crate) fn model(body: &[u8]) -> Option<&str> {
 }
 
 /// The model in a path: `/deployments/{x}/`, as Azure has it, or `/models/{x}:`, as Google has it.
-pub(crate) fn model_in_path(path: &str) -> Option<&str> {
-    let mut segments = path.as_bytes().split(|byte| *byte == b'/').skip(1);
-    let model = loop {
-        match segments.next()? {
-            b"deployments" => {
-                let model = segments.next()?;
-                segments.next()?;
-                break model;
+pub(crate) fn model_in_path(path: &str) -> Option<&[u8]> {
+    let path = path.as_bytes();
+    let mut from = 0;
+    loop {
+        // Both words end so, and few paths contain it.
+        from += path[from..].windows(2).position(|two| two == b"s/")? + 2;
+        let (before, rest) = path.split_at(from);
+        let model = if before.ends_with(b"/deployments/") {
+            &rest[..rest.iter().position(|byte| *byte == b'/')?]
+        } else if before.ends_with(b"/models/") {
+            let end = rest.iter().position(|byte| matches!(byte, b':' | b'/'))?;
+            if rest[end] == b'/' {
+                continue;
             }
-            b"models" => {
-                let segment = segments.next()?;
-                if let Some(end) = segment.iter().position(|byte| *byte == b':') {
-                    break &segment[..end];
-                }
-            }
-            _ => {}
-        }
-    };
-    std::str::from_utf8(model).ok().filter(|model| !model.is_empty())
+            &rest[..end]
+        } else {
+            continue;
+        };
+        return (!model.is_empty()).then_some(model);
+    }
 }
 
-/// What a call costs, as its provider counts.
-pub(crate) fn cost(pricing: Pricing, body: &[u8]) -> Cost {
-    let Size { prompt, wanted } = size(body);
-    let tokens = match pricing {
-        Pricing::Larger => prompt.max(wanted),
-        Pricing::Sum => prompt + wanted,
-    };
-    Cost::tokens(tokens).input(prompt).output(wanted)
-}
-
-/// What a request says of its size.
+/// What a request's body says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Size {
+pub(crate) struct Seen<'a> {
+    /// As [`model`] finds it.
+    pub(crate) model: Option<&'a [u8]>,
     /// The tokens of its texts, and of its images and files.
     pub(crate) prompt: f64,
     /// The most it wants to have back.
     pub(crate) wanted: f64,
 }
 
-/// Estimates a request's size from its body.
-pub(crate) fn size(body: &[u8]) -> Size {
+impl Seen<'_> {
+    /// What the call costs, as its provider counts.
+    pub(crate) fn cost(&self, pricing: Pricing) -> Cost {
+        let tokens = match pricing {
+            Pricing::Larger => self.prompt.max(self.wanted),
+            Pricing::Sum => self.prompt + self.wanted,
+        };
+        Cost::tokens(tokens).input(self.prompt).output(self.wanted)
+    }
+}
+
+/// Reads a body to its end: its model, and an estimate of its size.
+pub(crate) fn read(body: &[u8]) -> Seen<'_> {
     let mut scan = Scan { bytes: body, at: 0 };
-    let mut size = Size::default();
+    let mut seen = Seen::default();
     let mut chars = 0.0;
     let mut depth = 0_usize;
-    let mut wanted = false;
+    let mut key: &[u8] = b""; // of the outermost object, until its value has been read
     while let Some(byte) = scan.next() {
         match byte {
             b'{' | b'[' => depth += 1,
@@ -85,25 +89,30 @@ pub(crate) fn size(body: &[u8]) -> Size {
             b'"' => {
                 let Some(text) = scan.rest_of_string() else { break };
                 if scan.peek() == Some(b':') {
-                    wanted =
-                        depth == 1 && matches!(text, b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens");
-                } else if is_data(text) {
-                    size.prompt += PART_TOKENS;
+                    key = if depth == 1 { text } else { b"" };
+                    continue;
+                }
+                if depth == 1 && key == b"model" && seen.model.is_none() && !text.contains(&b'\\') {
+                    seen.model = Some(text);
+                }
+                if is_data(text) {
+                    seen.prompt += PART_TOKENS;
                 } else {
                     chars += text.len() as f64;
                 }
+                key = b"";
             }
-            b'-' => wanted = false,
-            b'0'..=b'9' if wanted => {
+            b'-' => key = b"",
+            b'0'..=b'9' if matches!(key, b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens") => {
                 scan.at -= 1;
-                size.wanted = f64::max(size.wanted, scan.number());
-                wanted = false;
+                seen.wanted = f64::max(seen.wanted, scan.number());
+                key = b"";
             }
             _ => {}
         }
     }
-    size.prompt += chars / CHARS_PER_TOKEN;
-    size
+    seen.prompt += chars / CHARS_PER_TOKEN;
+    seen
 }
 
 fn is_data(text: &[u8]) -> bool {
@@ -141,14 +150,16 @@ impl<'a> Scan<'a> {
     }
 
     /// The same when the first quote has been read.
+    #[inline]
     fn rest_of_string(&mut self) -> Option<&'a [u8]> {
         let start = self.at;
         loop {
-            self.at += memchr::memchr2(b'"', b'\\', self.bytes.get(self.at..)?)? + 1;
-            if self.bytes[self.at - 1] == b'"' {
-                return Some(&self.bytes[start..self.at - 1]);
+            let end = self.at + memchr::memchr(b'"', self.bytes.get(self.at..)?)?;
+            self.at = end + 1;
+            let text = &self.bytes[start..end];
+            if text.last() != Some(&b'\\') || text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0 {
+                return Some(text); // a quote behind an odd number of backslashes is part of the text
             }
-            self.at += 1;
         }
     }
 
@@ -213,7 +224,7 @@ mod tests {
             r#" { "messages" : [ {"role":"user","content":"a \"model\": {[ \\"} , 1.5e3, null ], "stream" : true , "model" : "ft:gpt-4o:a::b" } "#,
             r#"{"x":{"model":"inner"},"n":-1,"model":"ft:gpt-4o:a::b"}"#,
         ] {
-            assert_eq!(model(body.as_bytes()), Some("ft:gpt-4o:a::b"), "{body}");
+            assert_eq!(model(body.as_bytes()), Some(&b"ft:gpt-4o:a::b"[..]), "{body}");
         }
         for body in ["", "{", "[]", r#"{"a":{"model":"m"}}"#, r#"{"model":7}"#, r#"{"model":"a\"b"}"#, r#"{"model":"#] {
             assert_eq!(model(body.as_bytes()), None, "{body}");
@@ -230,7 +241,7 @@ mod tests {
             ("/v1/chat/completions", None),
             ("", None),
         ] {
-            assert_eq!(model_in_path(path), expected, "{path}");
+            assert_eq!(model_in_path(path), expected.map(str::as_bytes), "{path}");
         }
     }
 
@@ -241,16 +252,17 @@ mod tests {
             r#"{{"model":"gpt4","max_tokens": 250,"messages":[{{"content":"{}"}},{{"image_url":"{picture}"}}]}}"#,
             "word ".repeat(80)
         );
-        assert_eq!(size(body.as_bytes()), Size { prompt: (400.0 + 4.0) / 4.0 + 1_000.0, wanted: 250.0 });
-        assert_eq!(size(br#"{"messages":[{"max_tokens":9}]}"#).wanted, 0.0, "only the outermost object's");
-        assert_eq!(size(br#"{"max_tokens":-5}"#).wanted, 0.0);
-        assert_eq!(size(format!(r#"{{"max_tokens":{}}}"#, "9".repeat(400)).as_bytes()).wanted, TOKENS_MAX);
+        let expected = Seen { model: Some(b"gpt4"), prompt: (400.0 + 4.0) / 4.0 + 1_000.0, wanted: 250.0 };
+        assert_eq!(read(body.as_bytes()), expected);
+        assert_eq!(read(br#"{"messages":[{"max_tokens":9}]}"#).wanted, 0.0, "only the outermost object's");
+        assert_eq!(read(br#"{"max_tokens":-5}"#).wanted, 0.0);
+        assert_eq!(read(format!(r#"{{"max_tokens":{}}}"#, "9".repeat(400)).as_bytes()).wanted, TOKENS_MAX);
     }
 
     #[test]
     fn reading_a_deep_body_takes_no_stack() {
         let body = "[".repeat(1 << 20);
-        assert_eq!(size(body.as_bytes()), Size::default());
+        assert_eq!(read(body.as_bytes()), Seen::default());
         assert_eq!(model(format!("{{\"a\":{body}").as_bytes()), None);
     }
 
@@ -258,14 +270,15 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_panic(body: Vec<u8>) {
             let _ = model(&body);
-            let size = size(&body);
-            prop_assert!(size.prompt.is_finite() && size.prompt >= 0.0);
+            let seen = read(&body);
+            prop_assert!(seen.prompt.is_finite() && seen.prompt >= 0.0);
         }
 
         #[test]
         fn the_model_agrees_with_a_json_parser(model_name in "[a-zA-Z0-9:._/-]{0,40}", content: String, n: i64) {
             let body = serde_json::json!({"content": content, "n": [n, {"model": 1}], "model": model_name}).to_string();
-            prop_assert_eq!(model(body.as_bytes()), Some(model_name.as_str()));
+            prop_assert_eq!(model(body.as_bytes()), Some(model_name.as_bytes()));
+            prop_assert_eq!(read(body.as_bytes()).model, Some(model_name.as_bytes()));
         }
     }
 }

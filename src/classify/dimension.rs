@@ -76,10 +76,7 @@ pub(super) enum Part {
 pub(super) fn bucket_of(name: &[u8]) -> Option<(Dimension, Part)> {
     // A cheap look first: nearly all headers are of no interest.
     let rest = match *name.first()? {
-        b'x' if name.get(2..6) == Some(b"rate") => match name.strip_prefix(b"x-ratelimit-") {
-            Some(rest) => rest,
-            None => name.strip_prefix(b"x-rate-limit-")?,
-        },
+        b'x' => name.strip_prefix(b"x-ratelimit-").or_else(|| name.strip_prefix(b"x-rate-limit-"))?,
         b'r' => match name.strip_prefix(b"ratelimit")? {
             b"" => return Some((Dimension::Unnamed, Part::Structured)),
             b"-policy" => return Some((Dimension::Unnamed, Part::Policy)),
@@ -88,13 +85,15 @@ pub(super) fn bucket_of(name: &[u8]) -> Option<(Dimension, Part)> {
         b'a' => name.strip_prefix(b"anthropic-ratelimit-")?,
         _ => return None,
     };
-    match rest {
-        b"limit-requests" => Some((Dimension::Requests, Part::Limit)),
-        b"remaining-requests" => Some((Dimension::Requests, Part::Remaining)),
-        b"reset-requests" => Some((Dimension::Requests, Part::Reset)),
-        b"limit-tokens" => Some((Dimension::Tokens, Part::Limit)),
-        b"remaining-tokens" => Some((Dimension::Tokens, Part::Remaining)),
-        b"reset-tokens" => Some((Dimension::Tokens, Part::Reset)),
+    // OpenAI's six, which are on each of its answers, without looking at each of their words.
+    let (part, counts) = match *rest.get(2)? {
+        b'm' if rest[0] == b'l' => (Part::Limit, rest.strip_prefix(b"limit-")),
+        b'm' => (Part::Remaining, rest.strip_prefix(b"remaining-")),
+        _ => (Part::Reset, rest.strip_prefix(b"reset-")),
+    };
+    match counts {
+        Some(b"requests") => Some((Dimension::Requests, part)),
+        Some(b"tokens") => Some((Dimension::Tokens, part)),
         _ => by_words(rest),
     }
 }

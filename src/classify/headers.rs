@@ -5,8 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::HeaderMap;
-use http::header;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::dimension::{Dimension, Part, bucket_of};
 use super::{date, duration};
@@ -65,28 +64,39 @@ impl RateLimitSnapshot {
 
     pub(super) fn read(headers: &HeaderMap, clock: Option<&dyn Fn() -> Option<Duration>>) -> Option<Self> {
         let now = || own_date(headers).or_else(|| clock?());
-        // Most answers of most servers name no bucket: then the walk is all that is done.
-        let mut found = None;
-        for (name, value) in headers {
-            let Some((dimension, part)) = bucket_of(name.as_str().as_bytes()) else { continue };
-            let snapshot = found.get_or_insert(Self::EMPTY);
-            let Some(index) = snapshot.index(dimension) else {
-                continue;
-            };
-            let bucket = &mut snapshot.buckets[index];
-            let value = value.as_bytes();
-            match part {
-                // Of a header that is repeated the first that can be read counts.
-                Part::Limit => fill(&mut bucket.limit, value),
-                Part::Remaining => fill(&mut bucket.remaining, value),
-                Part::Reset if bucket.reset.is_some() => {}
-                Part::Reset => bucket.reset = duration::plain(value).or_else(|| reset(value, now)),
-                Part::Structured => structured(bucket, value),
-                Part::Policy => bucket.limit = bucket.limit.or_else(|| policy(value)),
-            }
+        // Most answers of most servers name no bucket: then this walk is all that is done.
+        let mut headers = headers.iter();
+        let known = |(name, value): (&HeaderName, _)| Some((bucket_of(name.as_str().as_bytes())?, value));
+        let first = headers.by_ref().find_map(known)?;
+        let mut snapshot = Self::EMPTY;
+        snapshot.note(first, now);
+        headers.filter_map(known).for_each(|further| snapshot.note(further, now));
+        snapshot.settle();
+        Some(snapshot)
+    }
+
+    fn note(
+        &mut self,
+        ((dimension, part), value): ((Dimension, Part), &HeaderValue),
+        now: impl Fn() -> Option<Duration>,
+    ) {
+        let Some(index) = self.index(dimension) else { return };
+        let bucket = &mut self.buckets[index];
+        let value = value.as_bytes();
+        match part {
+            // Of a header that is repeated the first that can be read counts.
+            Part::Limit => fill(&mut bucket.limit, value),
+            Part::Remaining => fill(&mut bucket.remaining, value),
+            Part::Reset if bucket.reset.is_some() => {}
+            Part::Reset => bucket.reset = duration::plain(value).or_else(|| reset(value, now)),
+            Part::Structured => structured(bucket, value),
+            Part::Policy => bucket.limit = bucket.limit.or_else(|| policy(value)),
         }
-        let snapshot = found.as_mut()?;
-        for bucket in &mut snapshot.buckets[..usize::from(snapshot.used)] {
+    }
+
+    /// Takes for unknown what cannot be.
+    fn settle(&mut self) {
+        for bucket in &mut self.buckets[..usize::from(self.used)] {
             // `-1`, `-1` and `0` for limit, remaining and reset mean that nothing is known, not that one may go now.
             if bucket.remaining.is_none() && bucket.reset.is_some_and(|reset| reset.is_zero()) {
                 bucket.reset = None;
@@ -95,7 +105,6 @@ impl RateLimitSnapshot {
                 (bucket.limit, bucket.remaining) = (None, None);
             }
         }
-        found
     }
 
     fn index(&mut self, dimension: Dimension) -> Option<usize> {
@@ -125,13 +134,15 @@ fn reset(value: &[u8], now: impl Fn() -> Option<Duration>) -> Option<Duration> {
 }
 
 fn count(text: &[u8]) -> Option<f64> {
-    // Digits alone, which is what nearly all are, need no more than this; 15 of them are exact.
-    if let 1..=15 = text.len() {
-        let digit = |value: u64, b: &u8| b.is_ascii_digit().then(|| value * 10 + u64::from(b - b'0'));
-        if let Some(value) = text.iter().try_fold(0, digit) {
-            return Some(value as f64);
-        }
-    }
+    // Digits alone, which is what nearly all are; 15 of them are exact.
+    let (value, digits) = text.iter().take(16).fold((0_u64, true), |(value, digits), byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (value.wrapping_mul(10).wrapping_add(digit.into()), digits & (digit < 10))
+    });
+    if digits && matches!(text.len(), 1..=15) { Some(value as f64) } else { any_count(text) }
+}
+
+fn any_count(text: &[u8]) -> Option<f64> {
     let text = text.trim_ascii();
     let value = std::str::from_utf8(text).ok()?.parse::<f64>().ok()?;
     (value.is_finite() && value >= 0.0 && text[0] != b'+').then_some(value)
@@ -181,7 +192,6 @@ fn split_once(parameter: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let parse = |(name, value): &(&str, &str)| {

@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::ReleaseAt;
 use super::layer::Config;
 use super::places::Places;
-use crate::body::ResponseBody;
+use crate::body::{Held, ResponseBody};
 use crate::quota::{Admitted, Clearance};
 use crate::refusal::{Reason, Refusal};
 use crate::room::{Bound, Bounds, Outcome, Place, Room, Slot, Waiting};
@@ -94,8 +94,8 @@ where
                     let (slot, release_at) = (slot.take(), *release_at);
                     // The call's own future goes first, then, unless the body has it, the slot.
                     this.state.set(State::Done);
-                    let slot = slot.filter(|_| release_at == ReleaseAt::BodyEnd);
-                    return Poll::Ready(answer.map(|response| response.map(|body| ResponseBody::inner(body, slot))));
+                    let held = slot.filter(|_| release_at == ReleaseAt::BodyEnd).map(Held::slot);
+                    return Poll::Ready(answer.map(|response| response.map(|body| ResponseBody::inner(body, held))));
                 }
                 StateProj::Waiting { wait } => match ready!(wait.poll(cx)) {
                     Ok(Ok((request, slot))) => {

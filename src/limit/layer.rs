@@ -130,7 +130,7 @@ impl Shared {
         }
         let key = admitted.map(|admitted| admitted.key);
         let key = key.or_else(|| request.extensions().get::<QuotaKey>().copied());
-        let key = key.unwrap_or_else(|| QuotaKey::of_head(request.uri(), request.headers(), ""));
+        let key = key.unwrap_or_else(|| QuotaKey::of_head(request.uri(), request.headers(), b""));
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let size = keys.size;
         if keys.rooms.len() >= MAX_LIMIT_KEYS && !keys.rooms.contains_key(&key) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, response};
+use http::{Extensions, HeaderMap, HeaderValue, Response, response};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use super::call::{Again, Call, Passage, SHOULD_RETRY};
 use super::decide::{Class, class_of};
 use super::future::ERROR_BODY_MAX;
 use super::info::StopReason;
-use crate::body::{ReadAhead, ResponseBody};
+use crate::body::{Held, ReadAhead, ResponseBody};
 use crate::classify::{self, Kind, Verdict};
 use crate::limit::ReleaseAt;
 use crate::observe::{self, Observer};
@@ -31,100 +31,84 @@ pub(super) enum Answer<RB: Body> {
     Response(Response<ResponseBody<RB>>),
     Again(Again),
     /// A refusal whose body says more, or a stream whose first event does.
-    Read(response::Parts, RB, Option<Passage>),
+    Read(response::Parts, RB),
 }
 
 impl<RB: Body<Data = Bytes>> Rest<RB> {
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Read(ahead) => ahead.is_end_stream(),
-        }
-    }
-
     fn into_body(self, slot: Option<Slot>) -> ResponseBody<RB> {
+        let held = slot.map(Held::slot);
         match self {
-            Self::Whole(body) => ResponseBody::inner(body, slot),
-            Self::Read(ahead) => ResponseBody::read(ahead, slot),
+            Self::Whole(body) => ResponseBody::inner(body, held),
+            Self::Read(ahead) => ResponseBody::read(ahead, held),
         }
     }
 }
 
 impl<C, B> Call<C, B> {
-    /// A response's head is there.
-    pub(super) fn answered<RB: Body<Data = Bytes>>(
-        &mut self,
-        response: Response<RB>,
-        passage: Option<Passage>,
-    ) -> Answer<RB> {
-        let (mut parts, body) = response.into_parts();
-        if let Some(refusal) = parts.extensions.get::<Refusal>().copied() {
+    /// Whether an answer is a success that is handed on at once.
+    pub(super) fn passes<RB>(&self, response: &Response<RB>) -> bool {
+        response.status().is_success()
+            && response.extensions().get::<Refusal>().is_none()
+            && !(self.shared.config.peek_first_event && Observer::new(response.headers()).is_events())
+    }
+
+    /// The head of a response that does not [pass](Self::passes) is there.
+    pub(super) fn answered<RB: Body<Data = Bytes>>(&mut self, response: Response<RB>) -> Answer<RB> {
+        if let Some(refusal) = response.extensions().get::<Refusal>().copied() {
             // Ours, from a limit below: it goes up at once and teaches nothing.
-            drop(passage);
-            let info = self.info(Some(StopReason::Local), refusal.retry_after);
-            parts.extensions.insert(info);
-            return Answer::Response(Response::from_parts(parts, ResponseBody::inner(body, None)));
+            self.passage = None;
+            let mut response = response.map(|body| ResponseBody::inner(body, None));
+            response.extensions_mut().insert(self.info(Some(StopReason::Local), refusal.retry_after));
+            return Answer::Response(response);
         }
-        if !parts.status.is_success() {
-            if classify::reads_body(parts.status) {
-                return Answer::Read(parts, body, passage);
-            }
-            return self.judge(parts, Rest::Whole(body), &[], passage);
+        let (parts, body) = response.into_parts();
+        if parts.status.is_success() || classify::reads_body(parts.status) {
+            return Answer::Read(parts, body);
         }
-        if self.shared.config.peek_first_event && Observer::new(&parts.headers).is_events() {
-            return Answer::Read(parts, body, passage);
-        }
-        self.succeeded(parts, Rest::Whole(body), passage)
+        self.judge(parts, Rest::Whole(body), &[])
     }
 
     /// What was wanted of a response's body has been read.
     pub(super) fn read<RB: Body<Data = Bytes>>(
         &mut self,
-        parts: response::Parts,
+        mut parts: response::Parts,
         ahead: ReadAhead<RB>,
-        passage: Option<Passage>,
     ) -> Answer<RB> {
         let bytes = ahead.bytes(ERROR_BODY_MAX);
         if !parts.status.is_success() {
-            return self.judge(parts, Rest::Read(ahead), &bytes, passage);
+            return self.judge(parts, Rest::Read(ahead), &bytes);
         }
-        match observe::first_event(&bytes).flatten() {
-            Some(verdict) => self.judged(parts, Rest::Read(ahead), verdict, passage),
-            None => self.succeeded(parts, Rest::Read(ahead), passage),
+        if let Some(verdict) = observe::first_event(&bytes).flatten() {
+            return self.judged(parts, Rest::Read(ahead), verdict);
         }
+        let held = self.succeeded(&parts.headers, ahead.is_end_stream());
+        self.tell_retries(&mut parts.extensions);
+        Answer::Response(Response::from_parts(parts, ResponseBody::read(ahead, held)))
     }
 
-    fn succeeded<RB: Body<Data = Bytes>>(
-        &mut self,
-        mut parts: response::Parts,
-        rest: Rest<RB>,
-        passage: Option<Passage>,
-    ) -> Answer<RB> {
+    /// Tells the gate of a success. What is returned goes with the body: its slot, and who looks at it as it streams by.
+    pub(super) fn succeeded(&mut self, headers: &HeaderMap, over: bool) -> Option<Held> {
         if self.shared.config.allowed.retry_on.others {
             self.shared.budget.deposit();
         }
-        let over = rest.is_end_stream() || self.shared.config.release_at == ReleaseAt::Headers;
-        let mut estimated = None;
-        let slot = passage.and_then(|Passage { ticket, slot }| {
-            let shown = self.shared.shown(&parts.headers);
-            if over {
-                self.tell(|gate, now| gate.finished(now, &ticket, shown.as_ref()));
-                slot.settled();
-                return None;
-            }
-            estimated = self.tell(|gate, now| {
-                gate.success(now, &ticket, shown.as_ref());
-                gate.wants_usage(&ticket)
-            });
-            Some(slot)
-        });
-        if self.attempts > 1 {
-            let info = self.info(None, None);
-            parts.extensions.insert(info);
+        let Passage { ticket, slot } = self.passage.take()?;
+        let shown = self.shared.shown(headers);
+        if over || self.shared.config.release_at == ReleaseAt::Headers {
+            self.tell(|gate, now| gate.finished(now, &ticket, shown.as_ref()));
+            slot.settled();
+            return None;
         }
-        let observer =
-            if slot.is_some() { Observer::new(&parts.headers).with_usage(estimated) } else { Observer::default() };
-        Answer::Response(Response::from_parts(parts, rest.into_body(slot).observed(observer)))
+        let estimated = self.tell(|gate, now| {
+            gate.success(now, &ticket, shown.as_ref());
+            gate.wants_usage(&ticket)
+        });
+        Some(Held { slot, observer: Observer::new(headers).with_usage(estimated) })
+    }
+
+    pub(super) fn tell_retries(&mut self, extensions: &mut Extensions) {
+        if self.attempts > 1 {
+            extensions.insert(self.info(None, None));
+        }
     }
 
     /// Judges an answer that is no success, tells the gate, and decides.
@@ -133,14 +117,13 @@ impl<C, B> Call<C, B> {
         parts: response::Parts,
         rest: Rest<RB>,
         read: &[u8],
-        passage: Option<Passage>,
     ) -> Answer<RB> {
         let own = self.shared.config.classify.as_ref().and_then(|with| with(&parts, read));
         let verdict = own.unwrap_or_else(|| {
             let dialect = self.gate.look(Gate::dialect);
             Verdict::in_dialect(dialect, parts.status, &parts.headers, read)
         });
-        self.judged(parts, rest, verdict, passage)
+        self.judged(parts, rest, verdict)
     }
 
     fn judged<RB: Body<Data = Bytes>>(
@@ -148,7 +131,6 @@ impl<C, B> Call<C, B> {
         parts: response::Parts,
         rest: Rest<RB>,
         verdict: Verdict,
-        passage: Option<Passage>,
     ) -> Answer<RB> {
         let class = class_of(&self.shared.config.allowed, &verdict, classify::should_retry(&parts.headers));
         if class.is_some() {
@@ -156,7 +138,7 @@ impl<C, B> Call<C, B> {
         }
         let now = Instant::now();
         let mut fate = None;
-        let slot = passage.and_then(|Passage { ticket, slot }| {
+        let slot = self.passage.take().and_then(|Passage { ticket, slot }| {
             if verdict.kind == Kind::QuotaExhausted {
                 self.tell(|gate, now| gate.exhausted(now, &ticket));
             } else if verdict.is_throttling() {

@@ -15,10 +15,10 @@ use crate::backoff;
 use crate::body::ResponseBody;
 use crate::call::{Cost, QuotaKey, ResendCount};
 use crate::classify::Verdict;
-use crate::quota::{Admitted, Gate, Ticket};
-use crate::refusal::Refusal;
+use crate::quota::{Admitted, Clearance, Gate, Ticket};
+use crate::refusal::{Reason, Refusal};
 use crate::replay::CloneBody;
-use crate::room::{Bounds, Place, Room, Slot};
+use crate::room::{Bounds, Entry, Place, Room, Slot, Waiting};
 use crate::trace;
 
 pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -41,6 +41,8 @@ pub(super) struct Call<C, B> {
     pub(super) key: QuotaKey,
     pub(super) asked: bool,
     pub(super) nested: bool,
+    /// What the running attempt holds. The future drops what it called first, then this.
+    pub(super) passage: Option<Passage>,
     /// A copy of the request, made before an attempt that may be followed by another.
     pub(super) spare: Option<Request<B>>,
     pub(super) attempts: u32,
@@ -58,18 +60,31 @@ pub(super) struct Again {
     pub(super) alone: bool,
 }
 
+/// What is known of a call before its first attempt.
+pub(super) struct Facts {
+    pub(super) gate: Arc<Room<Gate>>,
+    pub(super) key: QuotaKey,
+    pub(super) place: Place,
+    pub(super) ask: Cost,
+    pub(super) deadline: Option<Instant>,
+    /// It may be sent more than once.
+    pub(super) asked: bool,
+    /// Another `RetryOn429` above handles this call: not paced, not retried, only judged.
+    pub(super) nested: bool,
+}
+
+/// How a call gets in.
+pub(super) enum Entrance {
+    /// It goes at once.
+    Open,
+    /// It queues.
+    Queue,
+}
+
 impl<C, B> Call<C, B> {
-    #[allow(clippy::too_many_arguments, reason = "the facts of one call, named at the only place that has them")]
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        replay: C,
-        key: QuotaKey,
-        gate: Arc<Room<Gate>>,
-        place: Place,
-        ask: Cost,
-        deadline: Option<Instant>,
-        asked: bool,
-    ) -> Self {
+    #[inline]
+    pub(super) fn new(shared: Arc<Shared>, replay: C, facts: Facts) -> Self {
+        let Facts { gate, key, place, ask, deadline, asked, nested } = facts;
         Self {
             shared,
             gate,
@@ -80,7 +95,8 @@ impl<C, B> Call<C, B> {
             replay,
             key,
             asked,
-            nested: false,
+            nested,
+            passage: None,
             spare: None,
             attempts: 0,
             throttled: 0,
@@ -90,17 +106,28 @@ impl<C, B> Call<C, B> {
         }
     }
 
-    /// A call that a `RetryOn429` above handles.
-    pub(super) fn nested(shared: Arc<Shared>, replay: C, outer: &Admitted) -> Self {
-        let ask = Cost::tokens(0.0);
-        let gate = Arc::clone(&outer.gate);
-        let mut call = Self::new(shared, replay, outer.key, gate, outer.place, ask, None, false);
-        call.nested = true;
-        call
+    /// Whether the call goes at once, if nobody is before it.
+    pub(super) fn enter(&mut self) -> Result<Entrance, Refusal> {
+        if self.nested {
+            return Ok(Entrance::Open);
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Refusal::new(Reason::Deadline, None));
+        }
+        match self.gate.enter(self.ask) {
+            Entry::Admitted(ticket) => self.admitted(ticket),
+            Entry::Wait => return Ok(Entrance::Queue),
+            Entry::Closed(closed) => return Err(Refusal::closed(closed)),
+        }
+        Ok(Entrance::Open)
     }
 
-    /// What this call accepts of the queue: a new one, or one that goes again and has slept for so long.
-    pub(super) fn bounds(&self, sleep: Option<Duration>) -> Bounds {
+    /// The call in its key's queue: a new one, or one that goes again and has slept for so long.
+    pub(super) fn queue(&self, sleep: Option<Duration>) -> Waiting<Gate> {
+        Waiting::new(Arc::clone(&self.gate), self.place, self.ask, self.bounds(sleep))
+    }
+
+    fn bounds(&self, sleep: Option<Duration>) -> Bounds {
         let config = &self.shared.config;
         Bounds {
             max_queue: config.max_queue,
@@ -115,8 +142,26 @@ impl<C, B> Call<C, B> {
         self.spare.take()
     }
 
+    /// The gate has let the call go.
+    pub(super) fn admitted(&mut self, ticket: Ticket) {
+        let slot = Slot::new(Arc::clone(&self.gate) as _, ticket.seq);
+        self.passage = Some(Passage { ticket, slot });
+    }
+
+    /// Gives its admission back if a cooldown has begun since.
+    pub(super) fn give_up_if_stopped(&mut self) -> bool {
+        let now = Instant::now();
+        let gate = &self.gate;
+        let stopped =
+            |passage: &mut Passage| gate.look(|gate| gate.clearance(now, passage.ticket.seq)) != Clearance::Clear;
+        let Some(Passage { ticket, slot }) = self.passage.take_if(stopped) else { return false };
+        gate.tell(|gate, now| gate.withdrawn(now, &ticket));
+        slot.settled();
+        true
+    }
+
     /// Makes a request ready to be sent: copied if it may have to be sent again, then marked.
-    pub(super) fn prepare(&mut self, request: &mut Request<B>, seq: u64)
+    pub(super) fn prepare(&mut self, request: &mut Request<B>)
     where
         C: CloneBody<B>,
     {
@@ -134,8 +179,8 @@ impl<C, B> Call<C, B> {
             }
         }
         self.attempts += 1;
-        if !self.nested {
-            let gate = Arc::clone(&self.gate);
+        if let Some(Passage { ticket, .. }) = &self.passage {
+            let (gate, seq) = (Arc::clone(&self.gate), ticket.seq);
             request.extensions_mut().insert(Admitted { place: self.place, key: self.key, gate, seq });
         }
     }
@@ -159,8 +204,8 @@ impl<C, B> Call<C, B> {
     }
 
     /// The transport failed: whether the call goes again.
-    pub(super) fn failed(&mut self, passage: Option<Passage>) -> Option<Again> {
-        drop(passage);
+    pub(super) fn failed(&mut self) -> Option<Again> {
+        self.passage = None;
         if !self.shared.config.allowed.retry_on.others {
             return None;
         }

@@ -10,7 +10,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,13 +21,13 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::answer::Answer;
-use super::call::{Again, Call, Passage};
+use super::call::{Again, Call};
 use crate::body::{ReadAhead, ResponseBody};
 use crate::observe;
-use crate::quota::{Clearance, Gate, Ticket};
+use crate::quota::Gate;
 use crate::refusal::{Reason, Refusal};
 use crate::replay::CloneBody;
-use crate::room::{Bound, Outcome, Slot, Waiting};
+use crate::room::{Bound, Outcome, Waiting};
 use crate::trace;
 
 /// Of an error body so much is read for its verdict: 64 KiB.
@@ -45,18 +44,17 @@ pin_project! {
         RB: Body,
     {
         // The order of fields is the order of release: a readied instance first, then the slot.
-        service: S,
+        pub(super) service: S,
         #[pin]
-        state: State<S::Future, B, RB>,
-        call: Call<C, B>,
+        pub(super) state: State<S::Future, B, RB>,
+        pub(super) call: Call<C, B>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, B, RB: Body> {
-        // The order of fields is the order of release: the call first, then its slot.
-        Calling { #[pin] future: F, passage: Option<Passage> },
+    pub(super) enum State<F, B, RB: Body> {
+        Calling { #[pin] future: F },
         // What only a call that waits or was refused needs is boxed.
         Waiting { wait: Box<Wait<B>> },
         Reading { read: Box<Reading<RB>> },
@@ -65,7 +63,7 @@ pin_project! {
     }
 }
 
-struct Wait<B> {
+pub(super) struct Wait<B> {
     stage: Stage,
     since: Instant,
     request: Option<Request<B>>,
@@ -78,13 +76,12 @@ enum Stage {
     /// For its turn at the gate.
     Queue(Waiting<Gate>),
     /// For the inner service, admitted: it was ready at the first look, or it was not.
-    Ready { passage: Option<Passage>, late: bool },
+    Ready { late: bool },
 }
 
-struct Reading<RB: Body> {
+pub(super) struct Reading<RB: Body> {
     ahead: Option<ReadAhead<RB>>,
     parts: Option<response::Parts>,
-    passage: Option<Passage>,
 }
 
 impl<S, C, B, RB> ResponseFuture<S, C, B, RB>
@@ -93,31 +90,15 @@ where
     C: CloneBody<B>,
     RB: Body<Data = Bytes>,
 {
-    /// Sends a call that was admitted at the door, with the readied instance.
-    pub(super) fn send(service: S, call: Call<C, B>, mut request: Request<B>, ticket: Ticket) -> Self {
-        let slot = Slot::new(Arc::clone(&call.gate) as _, ticket.seq);
-        let mut this = Self { state: State::Done, service, call };
-        this.call.prepare(&mut request, ticket.seq);
-        let future = this.service.call(request);
-        this.state = State::Calling { future, passage: Some(Passage { ticket, slot }) };
-        this
+    #[inline]
+    pub(super) fn new(service: S, call: Call<C, B>) -> Self {
+        Self { service, state: State::Done, call }
     }
 
-    /// Sends a call that is none of the gate's business.
-    pub(super) fn unpaced(mut service: S, mut call: Call<C, B>, mut request: Request<B>) -> Self {
-        call.prepare(&mut request, 0);
-        let future = service.call(request);
-        Self { state: State::Calling { future, passage: None }, service, call }
-    }
-
-    pub(super) fn wait(service: S, call: Call<C, B>, request: Request<B>) -> Self {
-        let queue = Waiting::new(Arc::clone(&call.gate), call.place, call.ask, call.bounds(None));
-        let wait = Wait { stage: Stage::Queue(queue), since: Instant::now(), request: Some(request), told: false };
-        Self { state: State::Waiting { wait: Box::new(wait) }, service, call }
-    }
-
-    pub(super) fn answer(service: S, call: Call<C, B>, refusal: Refusal) -> Self {
-        Self { state: State::Answered { refusal }, service, call }
+    pub(super) fn wait(&mut self, request: Request<B>) {
+        let stage = Stage::Queue(self.call.queue(None));
+        let wait = Wait { stage, since: Instant::now(), request: Some(request), told: false };
+        self.state = State::Waiting { wait: Box::new(wait) };
     }
 }
 
@@ -133,13 +114,19 @@ where
         let mut this = self.project();
         loop {
             let answer = match this.state.as_mut().project() {
-                StateProj::Calling { future, passage } => {
+                StateProj::Calling { future } => {
                     let result = ready!(future.poll(cx));
-                    let passage = passage.take();
                     this.state.set(State::Done); // the inner future goes first, its slot after
                     match result {
-                        Ok(response) => this.call.answered(response, passage),
-                        Err(error) => match this.call.failed(passage) {
+                        Ok(response) if this.call.passes(&response) => {
+                            // As most answers are: handed on as it is, without another move.
+                            let held = this.call.succeeded(response.headers(), response.body().is_end_stream());
+                            let mut response = response.map(|body| ResponseBody::inner(body, held));
+                            this.call.tell_retries(response.extensions_mut());
+                            return Poll::Ready(Ok(response));
+                        }
+                        Ok(response) => this.call.answered(response),
+                        Err(error) => match this.call.failed() {
                             Some(again) => Answer::Again(again),
                             None => return Poll::Ready(Err(error)),
                         },
@@ -160,18 +147,17 @@ where
                     let (Some(ahead), Some(parts)) = (read.ahead.take(), read.parts.take()) else {
                         unreachable!("a body is read once")
                     };
-                    let passage = read.passage.take();
                     this.state.set(State::Done);
-                    this.call.read(parts, ahead, passage)
+                    this.call.read(parts, ahead)
                 }
                 StateProj::Waiting { wait } => {
                     match ready!(wait.poll(cx, this.service, this.call)) {
-                        Ok(Ok(passage)) => {
+                        Ok(Ok(())) => {
                             this.call.waited += Instant::now().saturating_duration_since(wait.since);
                             let Some(mut request) = wait.request.take() else { unreachable!("a wait ends once") };
-                            this.call.prepare(&mut request, passage.ticket.seq);
+                            this.call.prepare(&mut request);
                             let future = this.service.call(request);
-                            this.state.set(State::Calling { future, passage: Some(passage) });
+                            this.state.set(State::Calling { future });
                         }
                         Ok(Err(refusal)) => {
                             this.call.waited += Instant::now().saturating_duration_since(wait.since);
@@ -193,8 +179,8 @@ where
             };
             match answer {
                 Answer::Response(response) => return Poll::Ready(Ok(response)),
-                Answer::Read(parts, body, passage) => {
-                    let read = Reading { ahead: Some(ReadAhead::new(body)), parts: Some(parts), passage };
+                Answer::Read(parts, body) => {
+                    let read = Reading { ahead: Some(ReadAhead::new(body)), parts: Some(parts) };
                     this.state.set(State::Reading { read: Box::new(read) });
                 }
                 Answer::Again(again) => {
@@ -214,7 +200,7 @@ impl<B> Wait<B> {
         let stage = if again.alone {
             Stage::Sleep(Box::pin(tokio::time::sleep_until(again.at)))
         } else {
-            Stage::Queue(Waiting::new(Arc::clone(&call.gate), call.place, call.ask, call.bounds(Some(sleep))))
+            Stage::Queue(call.queue(Some(sleep)))
         };
         Self { stage, since, request: call.take_spare(), told: false }
     }
@@ -224,16 +210,14 @@ impl<B> Wait<B> {
         &mut self,
         cx: &mut Context<'_>,
         service: &mut S,
-        call: &Call<C, B>,
-    ) -> Poll<Result<Result<Passage, Refusal>, S::Error>> {
-        let requeue = || {
-            Stage::Queue(Waiting::new(Arc::clone(&call.gate), call.place, call.ask, call.bounds(Some(Duration::ZERO))))
-        };
+        call: &mut Call<C, B>,
+    ) -> Poll<Result<Result<(), Refusal>, S::Error>> {
+        let requeue = |call: &Call<C, B>| Stage::Queue(call.queue(Some(Duration::ZERO)));
         loop {
             match &mut self.stage {
                 Stage::Sleep(sleep) => {
                     ready!(sleep.as_mut().poll(cx));
-                    self.stage = requeue();
+                    self.stage = requeue(call);
                 }
                 Stage::Queue(waiting) => {
                     let Poll::Ready(outcome) = waiting.poll(cx) else {
@@ -245,8 +229,8 @@ impl<B> Wait<B> {
                     };
                     let refusal = match outcome {
                         Outcome::Admitted(ticket) => {
-                            let slot = Slot::new(Arc::clone(&call.gate) as _, ticket.seq);
-                            self.stage = Stage::Ready { passage: Some(Passage { ticket, slot }), late: false };
+                            call.admitted(ticket);
+                            self.stage = Stage::Ready { late: false };
                             continue;
                         }
                         Outcome::Closed(closed) => Refusal::closed(closed),
@@ -256,7 +240,7 @@ impl<B> Wait<B> {
                     };
                     return Poll::Ready(Ok(Err(refusal)));
                 }
-                Stage::Ready { passage, late } => {
+                Stage::Ready { late } => {
                     let Poll::Ready(ready) = service.poll_ready(cx) else {
                         *late = true;
                         return Poll::Pending;
@@ -264,19 +248,15 @@ impl<B> Wait<B> {
                     if let Err(error) = ready {
                         return Poll::Ready(Err(error));
                     }
-                    let Some(Passage { ticket, slot }) = passage.take() else { unreachable!("a wait ends once") };
-                    let now = Instant::now();
-                    if *late && call.gate.look(|gate| gate.clearance(now, ticket.seq)) != Clearance::Clear {
+                    if *late && call.give_up_if_stopped() {
                         // A cooldown has begun while the service was getting ready: as if it had not been admitted.
                         // What was made ready is given up, as at the door: it may hold somebody else's permit.
                         let fresh = service.clone();
                         drop(std::mem::replace(service, fresh));
-                        call.gate.tell(|gate, now| gate.withdrawn(now, &ticket));
-                        slot.settled();
-                        self.stage = requeue();
+                        self.stage = requeue(call);
                         continue;
                     }
-                    return Poll::Ready(Ok(Ok(Passage { ticket, slot })));
+                    return Poll::Ready(Ok(Ok(())));
                 }
             }
         }

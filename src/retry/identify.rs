@@ -1,74 +1,107 @@
 //! Who shares a limit with a call, what it costs, and the gate that decides.
 
+use std::mem::swap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, request};
+use http::{HeaderMap, HeaderValue, Request, request};
 use http_body::Body;
 
+use super::call::Facts;
 use super::layer::Shared;
-use crate::call::{Cost, QuotaKey};
-use crate::classify::{BucketSnapshot, RateLimitSnapshot, Unit};
+use crate::call::{Cost, Deadline, NoRetry, QuotaKey, next_number};
+use crate::classify::{RateLimitSnapshot, Unit};
 use crate::dialect::Dialect;
-use crate::peek;
-use crate::quota::Gate;
+use crate::peek::{self, Seen};
+use crate::quota::{Admitted, Gate};
 use crate::replay::CloneBody;
-use crate::room::Room;
+use crate::room::{Place, Room};
 
 impl Shared {
+    /// What is known of a call before its first attempt.
+    pub(super) fn facts<C: CloneBody<B>, B: Body>(&self, replay: &C, request: &mut Request<B>) -> Facts {
+        if let Some(Admitted { place, key, gate, .. }) = request.extensions().get().cloned() {
+            let ask = Cost::tokens(0.0);
+            return Facts { gate, key, place, ask, deadline: None, asked: false, nested: true };
+        }
+        self.mark(request);
+        let (key, ask, gate) = self.identify(replay, request);
+        let extensions = request.extensions();
+        let place = Place { class: extensions.get().copied().unwrap_or_default(), number: next_number() };
+        let deadline = extensions.get::<Deadline>().map(|deadline| deadline.at());
+        let asked = extensions.get::<NoRetry>().is_none();
+        Facts { gate, key, place, ask, deadline, asked, nested: false }
+    }
+
     /// Marks a call before its first attempt.
-    pub(super) fn mark(&self, parts: &mut request::Parts) {
+    fn mark<B>(&self, request: &mut Request<B>) {
         if let Some(name) = &self.config.idempotency_key
-            && !parts.headers.contains_key(name)
+            && !request.headers().contains_key(name)
         {
             let key = format!("{:032x}", fastrand::Rng::new().u128(..));
             if let Ok(key) = HeaderValue::try_from(key) {
-                parts.headers.insert(name, key);
+                request.headers_mut().insert(name, key);
             }
         }
     }
 
     /// What an answer's headers show of the key's limits.
     pub(super) fn shown(&self, headers: &HeaderMap) -> Option<RateLimitSnapshot> {
-        let shown = RateLimitSnapshot::from_headers(headers)?;
-        let tokens = |bucket: &BucketSnapshot| bucket.dimension.unit() != Unit::Requests;
-        if !self.quotas.counts_tokens() && shown.buckets().iter().any(tokens) {
+        let shown = RateLimitSnapshot::from_headers(headers);
+        if !self.quotas.counts_tokens() && shown.as_ref().is_some_and(speaks_of_tokens) {
             self.quotas.note_tokens();
         }
-        Some(shown)
+        shown
     }
 
     /// Who shares a limit with this call, what it costs, and the gate that decides.
-    pub(super) fn identify<C: CloneBody<B>, B: Body>(
+    fn identify<C: CloneBody<B>, B: Body>(
         &self,
         replay: &C,
-        parts: &request::Parts,
-        body: &B,
+        request: &mut Request<B>,
     ) -> (QuotaKey, Cost, Arc<Room<Gate>>) {
         let config = &self.config;
-        let mut peeked: Option<Option<Bytes>> = None;
-        let given = parts.extensions.get::<QuotaKey>().copied();
-        let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
+        let given = request.extensions().get::<QuotaKey>().copied();
+        let given = given.or_else(|| config.key.as_ref().and_then(|of| with_parts(request, |parts| of(parts))));
+        let in_path = if given.is_none() { peek::model_in_path(request.uri().path()) } else { None };
+        let cost = request.extensions().get::<Cost>().copied();
+        // No request need be read to its end before a limit on tokens is known.
+        let counts = cost.is_none() && self.quotas.counts_tokens();
+        let looks = counts || (given.is_none() && in_path.is_none());
+        let body = if looks { replay.peek(request.body(), peek::PEEK_MAX) } else { None }.unwrap_or_default();
+        let seen = if counts { peek::read(&body) } else { Seen { model: peek::model(&body), ..Seen::default() } };
         let key = given.unwrap_or_else(|| {
-            let model = peek::model_in_path(parts.uri.path()).or_else(|| {
-                let body = peeked.insert(replay.peek(body, peek::PEEK_MAX)).as_ref()?;
-                peek::model(body)
-            });
-            let model = model.unwrap_or_default();
-            QuotaKey::of(parts, config.pool.map_or(model, |of| of(model)))
+            let model = in_path.or(seen.model).unwrap_or_default();
+            let pool = config.pool.map_or(model, |of| of(std::str::from_utf8(model).unwrap_or_default()).as_bytes());
+            QuotaKey::of_head(request.uri(), request.headers(), pool)
         });
-        let dialect = || config.dialect.unwrap_or_else(|| Dialect::for_host(parts.uri.host().unwrap_or_default()));
+        let dialect = || config.dialect.unwrap_or_else(|| Dialect::for_host(request.uri().host().unwrap_or_default()));
         let gate = self.quotas.gate(key, &config.gate, dialect);
-        let cost = parts.extensions.get::<Cost>().copied();
         let cost = cost.or_else(|| {
-            if !self.quotas.counts_tokens() {
-                return None; // no request need be read to its end before a limit on tokens is known
-            }
-            let pricing = gate.look(|gate| gate.dialect().pricing);
-            let body = peeked.get_or_insert_with(|| replay.peek(body, peek::PEEK_MAX)).clone().unwrap_or_default();
-            let estimated = config.tokens.as_ref().and_then(|estimator| estimator.estimate(parts, &body));
-            Some(estimated.unwrap_or_else(|| peek::cost(pricing, &body)))
+            let own = config.tokens.as_ref().filter(|_| counts);
+            let own = own.and_then(|own| with_parts(request, |parts| own.estimate(parts, &body)));
+            own.or_else(|| counts.then(|| seen.cost(gate.look(|gate| gate.dialect().pricing))))
         });
         (key, cost.unwrap_or(Cost::tokens(0.0)), gate)
     }
+}
+
+fn speaks_of_tokens(shown: &RateLimitSnapshot) -> bool {
+    shown.buckets().iter().any(|bucket| bucket.dimension.unit() != Unit::Requests)
+}
+
+/// Shows a request's head to a function of the user's. Only then is it taken apart: to move a request costs as much as to
+/// look at it.
+fn with_parts<B, T>(request: &mut Request<B>, look: impl FnOnce(&request::Parts) -> T) -> T {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    let mut exchange = |parts: &mut request::Parts| {
+        swap(request.method_mut(), &mut parts.method);
+        swap(request.uri_mut(), &mut parts.uri);
+        swap(request.version_mut(), &mut parts.version);
+        swap(request.headers_mut(), &mut parts.headers);
+        swap(request.extensions_mut(), &mut parts.extensions);
+    };
+    exchange(&mut parts);
+    let seen = look(&parts);
+    exchange(&mut parts);
+    seen
 }

@@ -6,18 +6,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tokio::time::Instant;
 use tower_service::Service;
 
-use super::call::Call;
-use super::future::ResponseFuture;
+use super::call::{Call, Entrance};
+use super::future::{ResponseFuture, State};
 use super::layer::Shared;
 use crate::body::ResponseBody;
-use crate::call::{Deadline, NoRetry, Priority, next_number};
-use crate::quota::Admitted;
-use crate::refusal::{Reason, Refusal};
 use crate::replay::{ByClone, CloneBody};
-use crate::room::{Entry, Place};
 
 /// The service of a [`RetryOn429Layer`](super::RetryOn429Layer).
 #[derive(Debug, Clone)]
@@ -63,34 +58,25 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         // The readied instance is the one called, unless the call has to wait: then it is given up.
         let fresh = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, fresh);
-        let (mut parts, body) = request.into_parts();
-        if let Some(outer) = parts.extensions.get::<Admitted>().cloned() {
-            // Another `RetryOn429` above handles this call: not paced, not retried, only judged.
-            let call = Call::nested(self.shared.clone(), self.replay.clone(), &outer);
-            return ResponseFuture::unpaced(ready, call, Request::from_parts(parts, body));
-        }
-        self.shared.mark(&mut parts);
-        let (key, ask, gate) = self.shared.identify(&self.replay, &parts, &body);
-        let class = parts.extensions.get::<Priority>().copied().unwrap_or_default();
-        let place = Place { class, number: next_number() };
-        let deadline = parts.extensions.get::<Deadline>().map(|deadline| deadline.at());
-        let asked = parts.extensions.get::<NoRetry>().is_none();
-        let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let request = Request::from_parts(parts, body);
-        let entry = if late { None } else { Some(gate.enter(ask)) };
-        let call = Call::new(self.shared.clone(), self.replay.clone(), key, gate, place, ask, deadline, asked);
-        match entry {
-            Some(Entry::Admitted(ticket)) => ResponseFuture::send(ready, call, request, ticket),
-            Some(Entry::Wait) => {
-                drop(ready);
-                ResponseFuture::wait(self.inner.clone(), call, request)
+        let facts = self.shared.facts(&self.replay, &mut request);
+        // Made in its place, and the request handed on once: both are large, and each move is a copy.
+        let mut future = ResponseFuture::new(ready, Call::new(self.shared.clone(), self.replay.clone(), facts));
+        match future.call.enter() {
+            Ok(Entrance::Open) => {
+                future.call.prepare(&mut request);
+                let sent = future.service.call(request);
+                future.state = State::Calling { future: sent };
             }
-            Some(Entry::Closed(closed)) => ResponseFuture::answer(ready, call, Refusal::closed(closed)),
-            None => ResponseFuture::answer(ready, call, Refusal::new(Reason::Deadline, None)),
+            Ok(Entrance::Queue) => {
+                future.service = self.inner.clone();
+                future.wait(request);
+            }
+            Err(refusal) => future.state = State::Answered { refusal },
         }
+        future
     }
 }
