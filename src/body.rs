@@ -111,8 +111,8 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             };
             let over = data.is_none() || this.kind.is_end_stream();
             held.see(data, over);
-            if over {
-                *this.held = None;
+            if over && let Some(held) = this.held.take() {
+                held.slot.over();
             }
         }
         Poll::Ready(frame)

@@ -28,7 +28,7 @@ impl Rule for Places {
         1 // slots are alike
     }
 
-    fn ended(&mut self, _: Instant, _: u64) {
+    fn ended(&mut self, _: Option<Instant>, _: u64) {
         self.in_use = self.in_use.saturating_sub(1);
     }
 }

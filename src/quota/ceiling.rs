@@ -37,6 +37,11 @@ impl Ceiling {
         }
     }
 
+    /// Whether a rate is in force.
+    pub(super) fn is_known(&self) -> bool {
+        self.learned.is_some()
+    }
+
     /// The rate in force, calls a second.
     pub(super) fn rate(&self, now: f64) -> Option<f64> {
         let (measured, at) = self.learned?;

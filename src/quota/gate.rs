@@ -31,7 +31,7 @@ use figures::{cost, window_of};
 /// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
 const LATE: Duration = Duration::from_millis(5);
 /// A key that nothing was asked of for so long begins anew, but for what concurrency taught: a minute.
-const IDLE: f64 = 60.0;
+const IDLE: Duration = Duration::from_secs(60);
 /// A key whose quota is used up is probed after this, then after twice as long each time: 30 s.
 const QUOTA_PROBE: Duration = Duration::from_secs(30);
 /// What a wait must exceed to be one: less is the rounding of sums.
@@ -57,6 +57,9 @@ pub(crate) struct Ticket {
     known: bool,
 }
 
+/// Rare, and a key is kept for long.
+pub(crate) type News = Option<Box<Vec<Event>>>;
+
 struct Dim {
     dimension: Dimension,
     level: Level,
@@ -72,13 +75,13 @@ pub(crate) struct Gate {
     known: bool,
     seq: u64,
     last: Option<Instant>,
-    /// Since when nothing has been in flight, in seconds of the gate's clock.
-    idle_from: f64,
+    /// When an answer or an end was last heard of.
+    heard: Instant,
     spent: [f64; UNITS.len()],
     correction: f64,
     dialect: &'static Dialect,
     /// What nobody has been told yet.
-    news: Vec<Event>,
+    news: News,
     /// Refused in a row, and not a success since: from when.
     ailing: Option<Instant>,
     window: Window,
@@ -99,11 +102,11 @@ impl Gate {
             known: false,
             seq: 0,
             last: None,
-            idle_from: 0.0,
+            heard: now,
             spent: [0.0; UNITS.len()],
             correction: 1.0,
             dialect,
-            news: Vec::new(),
+            news: None,
             ailing: None,
             window: Window::new(config.initial_window),
             ceiling: Ceiling::default(),
@@ -117,11 +120,12 @@ impl Gate {
     /// A 2xx: what its headers show, and that it was let in. The slot stays taken until the body ends.
     pub(crate) fn success(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.silences(now);
+        self.heard = now;
         self.snapshots(now, ticket, shown, None);
         self.ailing = None;
         self.answered(ticket.seq);
         if self.cooldown.success(ticket.seq) {
-            self.news.push(Event::Opened);
+            self.report(Event::Opened);
         }
         if self.window.close(ticket.seq) {
             self.window.acked(ticket.flight, true, self.known);
@@ -132,7 +136,7 @@ impl Gate {
     /// A 2xx whose body is already over.
     pub(crate) fn finished(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.success(now, ticket, shown);
-        self.ended(now, ticket.seq);
+        self.ended(Some(now), ticket.seq);
     }
 
     /// An answer that neither succeeds nor throttles: its headers show as much as any other's. The slot stays taken until
@@ -152,7 +156,7 @@ impl Gate {
 
     /// A call that was admitted but not sent after all gives back what it took.
     pub(crate) fn withdrawn(&mut self, now: Instant, ticket: &Ticket) {
-        self.ended(now, ticket.seq);
+        self.ended(Some(now), ticket.seq);
         self.ceiling.refused(self.secs(now), ticket.sent);
         for unit in UNITS {
             self.give_back(unit, cost(&ticket.asked, unit, ticket.correction));
@@ -166,8 +170,8 @@ impl Gate {
     }
 
     /// What has happened since this was last asked.
-    pub(crate) fn news(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.news)
+    pub(crate) fn news(&mut self) -> News {
+        self.news.take()
     }
 
     /// How the server behind this key speaks.
@@ -217,10 +221,40 @@ impl Gate {
         }
     }
 
+    fn report(&mut self, event: Event) {
+        self.news.get_or_insert_default().push(event);
+    }
+
     fn shut(&mut self, now: Instant, first: Duration, quota: bool, seq: u64) {
         if let Some(retry_after) = self.cooldown.shut(now, first, quota, seq, self.seq) {
-            self.news.push(Event::Closed { quota, retry_after });
+            self.report(Event::Closed { quota, retry_after });
         }
+    }
+
+    /// When the call may go as far as the levels and the ceiling tell, and how far the one after it has to stay behind.
+    fn pace(&mut self, now: Instant, ask: &Cost, ahead: usize) -> (Instant, Duration) {
+        let (mut wait, mut gap) = (0.0, 0.0);
+        if !self.dims.is_empty() || self.ceiling.is_known() {
+            let t = self.secs(now);
+            for dim in &self.dims {
+                let unit = dim.dimension.unit();
+                let cost = cost(ask, unit, self.correction);
+                let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
+                wait = f64::max(wait, dim.level.wait_for(t, need));
+                gap = f64::max(gap, dim.level.gap(t, cost));
+            }
+            if let Some(rate) = self.ceiling_now(t) {
+                gap = f64::max(gap, 1.0 / rate);
+            }
+        }
+        let gap = if gap > 0.0 { secs(gap) } else { Duration::ZERO };
+        let mut at = if wait > 0.0 { add(now, secs(wait)) } else { now };
+        if let Some(last) = self.last {
+            let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
+            at = at.max(add(last, gap.saturating_mul(turns)));
+            at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
+        }
+        (at, gap)
     }
 
     fn ceiling_now(&mut self, t: f64) -> Option<f64> {
@@ -240,7 +274,7 @@ impl Rule for Gate {
     const CLOCK: bool = true;
 
     fn submit(&mut self, now: Instant) {
-        if self.window.in_flight() == 0 && self.secs(now) >= self.idle_from + IDLE {
+        if self.window.in_flight() == 0 && now >= self.heard + IDLE {
             self.ceiling.rested();
             self.blame.rested();
             self.window.rested();
@@ -258,25 +292,7 @@ impl Rule for Gate {
             Opens::Now if !self.pacing => return Next::Go { gap: Duration::ZERO },
             Opens::Now | Opens::At(_) => {}
         }
-        let (mut wait, mut gap) = (0.0, 0.0);
-        let t = self.secs(now);
-        for dim in &self.dims {
-            let unit = dim.dimension.unit();
-            let cost = cost(ask, unit, self.correction);
-            let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
-            wait = f64::max(wait, dim.level.wait_for(t, need));
-            gap = f64::max(gap, dim.level.gap(t, cost));
-        }
-        if let Some(rate) = self.ceiling_now(t) {
-            gap = f64::max(gap, 1.0 / rate);
-        }
-        let gap = if gap > 0.0 { secs(gap) } else { Duration::ZERO };
-        let mut at = if wait > 0.0 { add(now, secs(wait)) } else { now };
-        if let Some(last) = self.last {
-            let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
-            at = at.max(add(last, gap.saturating_mul(turns)));
-            at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
-        }
+        let (mut at, gap) = self.pace(now, ask, ahead);
         at = at.max(self.cooldown.until().unwrap_or(now));
         if at > now + NOTHING {
             return Next::At(at); // before the window is asked: this also tells when a call that comes now can go at best
@@ -312,12 +328,14 @@ impl Rule for Gate {
     }
 
     /// The body's end or drop, or any end that is neither a success nor a refusal: what was spent stays spent.
-    fn ended(&mut self, now: Instant, seq: u64) {
-        self.silences(now);
+    fn ended(&mut self, now: Option<Instant>, seq: u64) {
+        if let Some(now) = now {
+            self.silences(now);
+            self.heard = now;
+        }
         self.window.close(seq);
         self.window.left();
         self.cooldown.back(seq);
-        self.idle_from = self.secs(now);
     }
 
     /// Of use for buckets that no header ever showed: a snapshot would have put them right.

@@ -30,7 +30,8 @@ pub(super) struct Flight {
 
 #[derive(Debug, Clone, Copy)]
 struct Young {
-    sent: Instant,
+    /// When its silence counts.
+    due: Instant,
     n: u32,
     probe: bool,
     open: bool,
@@ -106,14 +107,14 @@ impl Window {
         if self.young.is_empty() {
             self.oldest = seq;
         }
-        self.young.push_back(Young { sent: now, n: flight.n, probe, open: true });
+        self.young.push_back(Young { due: now + ACK, n: flight.n, probe, open: true });
         flight
     }
 
     /// The next call that has been out for [`ACK`] without an answer.
     pub(super) fn silent(&mut self, now: Instant) -> Option<Flight> {
         while let Some(young) = self.young.front().copied() {
-            if now < young.sent + ACK {
+            if now < young.due {
                 return None;
             }
             let seq = self.oldest;
@@ -127,7 +128,7 @@ impl Window {
 
     /// When the next silence is due.
     pub(super) fn next_silence(&self) -> Option<Instant> {
-        self.young.iter().find(|young| young.open).map(|young| young.sent + ACK)
+        self.young.iter().find(|young| young.open).map(|young| young.due)
     }
 
     /// Takes a call out of those whose silence would count. False: it counted already.

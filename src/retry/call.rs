@@ -194,7 +194,7 @@ impl<C, B> Call<C, B> {
     /// Tells the gate something, and whoever watches what came of it.
     pub(super) fn tell<T>(&self, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
         let (told, news) = self.gate.tell(|gate, now| (event(gate, now), gate.news()));
-        for event in &news {
+        for event in news.iter().flat_map(|news| news.iter()) {
             trace::event(event);
             if let Some(tell) = &self.shared.config.on_event {
                 tell(self.key, event);

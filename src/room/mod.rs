@@ -69,8 +69,8 @@ pub(crate) trait Rule: Send + 'static {
     fn next(&mut self, now: Instant, ask: &Self::Ask, ahead: usize) -> Next;
     /// The call goes.
     fn take(&mut self, now: Instant, ask: &Self::Ask, gap: Duration) -> Self::Pass;
-    /// What was admitted has ended.
-    fn ended(&mut self, now: Instant, seq: u64);
+    /// What was admitted has ended; when is not told where nothing hangs on it.
+    fn ended(&mut self, now: Option<Instant>, seq: u64);
     /// What was admitted turned out to be refused in the midst of its answer.
     fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
     /// What was admitted at an estimated cost has used so much.
@@ -80,6 +80,8 @@ pub(crate) trait Rule: Send + 'static {
 /// Where a slot is given back to, whatever the rule behind it.
 pub(crate) trait Release: Send + Sync {
     fn release(&self, seq: u64);
+    /// The same at the end of an answer whose head was told of. The clock is read only if somebody waits.
+    fn over(&self, seq: u64);
     fn heard(&self, seq: u64, verdict: &Verdict);
     fn used(&self, estimated: f64, used: f64);
 }
@@ -276,7 +278,14 @@ impl<R: Rule> timer::Bell for Room<R> {
 
 impl<R: Rule> Release for Room<R> {
     fn release(&self, seq: u64) {
-        self.tell(|rule, now| rule.ended(now, seq));
+        self.tell(|rule, now| rule.ended(Some(now), seq));
+    }
+
+    fn over(&self, seq: u64) {
+        let mut state = self.lock();
+        let now = (state.queue.len() > 0).then(Instant::now);
+        state.rule.ended(now, seq);
+        self.finish(state, now.unwrap_or(*ANY_TIME));
     }
 
     fn heard(&self, seq: u64, verdict: &Verdict) {
@@ -369,6 +378,12 @@ impl Slot {
     /// Tells the room what the call has used.
     pub(crate) fn used(&self, estimated: f64, used: f64) {
         self.room.used(estimated, used);
+    }
+
+    /// Gives it back at the end of an answer's body.
+    pub(crate) fn over(mut self) {
+        let seq = std::mem::replace(&mut self.seq, SETTLED);
+        self.room.over(seq);
     }
 
     /// Lets go of the slot without giving it back: its books are settled already.

@@ -32,7 +32,7 @@ impl Rule for Clocked {
         1
     }
 
-    fn ended(&mut self, _: Instant, _: u64) {
+    fn ended(&mut self, _: Option<Instant>, _: u64) {
         self.free += 1;
     }
 }

@@ -16,6 +16,9 @@ impl Gate {
         shown: Option<&RateLimitSnapshot>,
         text: Option<BucketSnapshot>,
     ) {
+        if shown.is_none() && text.is_none() {
+            return;
+        }
         let (t, at) = (self.secs(now), ticket.sent);
         let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
         for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
@@ -34,7 +37,9 @@ impl Gate {
             let window = window_of(dimension);
             if let Some(dim) = known {
                 let before = dim.level.snapshot(t, sent, self.spent[unit], window, shown);
-                self.news.extend(before.map(|from| Event::LimitChanged { dimension, from, to: limit }));
+                if let Some(from) = before {
+                    self.report(Event::LimitChanged { dimension, from, to: limit });
+                }
             } else if self.dims.len() < MAX_DIMENSIONS {
                 let level = Level::first(t, sent, self.spent[unit], window, shown);
                 self.dims.reserve_exact(1); // a key is kept for long, and has few

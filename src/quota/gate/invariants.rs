@@ -162,7 +162,7 @@ impl World {
             Event::End { which } => {
                 let Some(which) = self.pick(which) else { return };
                 let (ticket, _) = self.out.swap_remove(which);
-                self.gate.ended(now, ticket.seq);
+                self.gate.ended(Some(now), ticket.seq);
             }
             Event::Withdrawn { which } => {
                 let Some(which) = self.pick(which).filter(|which| !self.out[*which].1) else { return };
@@ -299,7 +299,7 @@ proptest! {
         // Everybody who is out comes back: then the queue empties, at most a day for each of those who wait.
         for _ in 0..3 * (world.queue.len() + world.asleep.len()) + 2 {
             while let Some((ticket, _)) = world.out.pop() {
-                world.gate.ended(world.now, ticket.seq);
+                world.gate.ended(Some(world.now), ticket.seq);
             }
             world.pump();
             world.pass(Duration::from_secs(86_401));
@@ -320,7 +320,7 @@ proptest! {
         let (limit, left) = (f64::from(limit), f64::from(limit) * (1.0 - used));
         let level = Level::first(0.0, Sent { seq: ticket.seq, at: 0.0, spent: 1.0 }, 1.0, 60.0, Shown { limit, remaining: left, reset: Some(60.0 * used) });
         world.gate.dims.push(Dim { dimension: Dimension::Requests, level });
-        world.gate.ended(world.now, ticket.seq);
+        world.gate.ended(Some(world.now), ticket.seq);
         world.out.clear();
         world.apply(&Event::Jump);
         let at = world.gate.secs(world.now);

@@ -37,7 +37,7 @@ impl Gate {
         shown: Option<&RateLimitSnapshot>,
     ) -> Fate {
         self.silences(now);
-        self.ended(now, ticket.seq);
+        self.ended(Some(now), ticket.seq);
         let t = self.secs(now);
         self.ceiling.refused(t, ticket.sent);
         let text = in_text(verdict, shown);
@@ -78,7 +78,7 @@ impl Gate {
     /// The quota is used up: the key is closed until one of the callers' own calls succeeds again.
     pub(crate) fn exhausted(&mut self, now: Instant, ticket: &Ticket) {
         self.silences(now);
-        self.ended(now, ticket.seq);
+        self.ended(Some(now), ticket.seq);
         self.ceiling.refused(self.secs(now), ticket.sent);
         self.shut(now, QUOTA_PROBE, true, ticket.seq);
     }

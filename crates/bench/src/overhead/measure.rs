@@ -61,8 +61,6 @@ pub struct Contender {
     pub name: &'static str,
     service: Box<dyn Call>,
     turns: Vec<f64>,
-    /// Allocations of one call.
-    pub allocations: u64,
     /// How large the future of a call is.
     pub future: usize,
 }
@@ -77,7 +75,12 @@ impl Contender {
     /// A contender.
     pub fn new(name: &'static str, service: impl Call + 'static) -> Self {
         let future = service.future_size();
-        Self { name, service: Box::new(service), turns: Vec::new(), allocations: 0, future }
+        Self { name, service: Box::new(service), turns: Vec::new(), future }
+    }
+
+    /// One call of its service.
+    pub fn call(&mut self, request: Request<Full<Bytes>>) {
+        self.service.call(request);
     }
 
     /// Nanoseconds a call: the median of its turns.
@@ -93,7 +96,7 @@ pub fn median(of: &[f64]) -> f64 {
     of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Lets the contenders take turns, and counts the allocations of one call each.
+/// Lets the contenders take turns.
 pub fn compete(contenders: &mut [Contender], headers: Headers, turns: usize) {
     let body = call::body();
     for _ in 0..turns {
@@ -101,9 +104,6 @@ pub fn compete(contenders: &mut [Contender], headers: Headers, turns: usize) {
             let nanos = turn(contender.service.as_mut(), headers, &body);
             contender.turns.push(nanos);
         }
-    }
-    for contender in contenders {
-        contender.allocations = allocations(contender.service.as_mut(), headers, &body);
     }
 }
 
@@ -119,15 +119,4 @@ fn turn(service: &mut dyn Call, headers: Headers, body: &Bytes) -> f64 {
         nanos.push(start.elapsed().as_nanos() as f64 / BATCH as f64);
     }
     median(&nanos)
-}
-
-/// Allocations of one call, its request made beforehand.
-pub fn allocations(service: &mut dyn Call, headers: Headers, body: &Bytes) -> u64 {
-    let mut request = Some(call::request(headers, body));
-    let counted = allocation_counter::measure(|| {
-        if let Some(request) = request.take() {
-            service.call(request);
-        }
-    });
-    counted.count_total
 }

@@ -1,7 +1,6 @@
-//! The waiting room under load: what a waiter weighs, what letting one in and losing one costs, and how many are woken.
+//! The waiting room under load: what letting one in and losing one costs, and how many are woken.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -11,7 +10,7 @@ use http::Request;
 use http_body_util::Full;
 use tokio::time::Instant;
 use tower::{Layer, Service};
-use tower_429::{ConcurrencyLimitLayer, QuotaKey, RetryOn429Layer};
+use tower_429::ConcurrencyLimitLayer;
 
 use super::call::Server;
 use super::measure::median;
@@ -21,8 +20,6 @@ use super::measure::median;
 pub struct Costs {
     /// Calls in the queue at the beginning.
     pub waiters: usize,
-    /// Bytes that the room itself holds for each.
-    pub bytes: f64,
     /// Nanoseconds from the end of a call to the head of the next one's answer, the inner call included.
     pub grant: f64,
     /// Nanoseconds that the drop of a waiting call takes.
@@ -47,13 +44,7 @@ pub fn costs(waiters: usize) -> Costs {
     let repeat = if waiters < 1_000 { 101 } else { 5 };
     let runs: Vec<Costs> = (0..repeat).map(|_| once(waiters)).collect();
     let of = |field: fn(&Costs) -> f64| median(&runs.iter().map(field).collect::<Vec<_>>());
-    Costs {
-        waiters,
-        bytes: of(|run| run.bytes),
-        grant: of(|run| run.grant),
-        cancel: of(|run| run.cancel),
-        wakes: of(|run| run.wakes),
-    }
+    Costs { waiters, grant: of(|run| run.grant), cancel: of(|run| run.cancel), wakes: of(|run| run.wakes) }
 }
 
 fn once(waiters: usize) -> Costs {
@@ -65,11 +56,9 @@ fn once(waiters: usize) -> Costs {
     let Poll::Ready(Ok(first)) = send().as_mut().poll(&mut cx) else { panic!("one fits") };
     let mut inside = Some(first);
     let mut queue: Vec<_> = (0..waiters).map(|_| Some(send())).collect();
-    let room = allocation_counter::measure(|| {
-        for future in queue.iter_mut().flatten() {
-            assert!(future.as_mut().poll(&mut cx).is_pending(), "no more than one fits");
-        }
-    });
+    for future in queue.iter_mut().flatten() {
+        assert!(future.as_mut().poll(&mut cx).is_pending(), "no more than one fits");
+    }
 
     let few = (waiters / 2).min(1_000);
     let start = Instant::now();
@@ -91,23 +80,5 @@ fn once(waiters: usize) -> Costs {
         drop(queue[few + turn * (rest / gone)].take());
     }
     let cancel = start.elapsed().as_nanos() as f64 / gone as f64;
-    Costs { waiters, bytes: room.bytes_current as f64 / waiters as f64, grant, cancel, wakes }
-}
-
-/// Bytes that a key holds that has been used once and is idle now.
-pub fn idle_key() -> f64 {
-    const KEYS: usize = 1_000; // fewer than are remembered
-    let mut service = RetryOn429Layer::new().layer(Server::new(1).with_rate_headers());
-    let mut cx = Context::from_waker(Waker::noop());
-    let held = allocation_counter::measure(|| {
-        for key in 0..KEYS {
-            let mut request = Request::new(Full::<Bytes>::default());
-            request.extensions_mut().insert(QuotaKey::new(key));
-            let mut future = Box::pin(service.call(request));
-            let Poll::Ready(Ok(response)) = future.as_mut().poll(&mut cx) else { panic!("nothing is in the way") };
-            let mut body = response.into_body();
-            while let Poll::Ready(Some(_)) = http_body::Body::poll_frame(Pin::new(&mut body), &mut cx) {}
-        }
-    });
-    held.bytes_current as f64 / KEYS as f64
+    Costs { waiters, grant, cancel, wakes }
 }
