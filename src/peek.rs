@@ -77,42 +77,63 @@ impl Seen<'_> {
 
 /// Reads a body to its end: its model, and an estimate of its size.
 pub(crate) fn read(body: &[u8]) -> Seen<'_> {
-    let mut scan = Scan { bytes: body, at: 0 };
     let mut seen = Seen::default();
-    let mut chars = 0.0;
+    let mut chars = 0_usize;
     let mut depth = 0_usize;
     let mut key: &[u8] = b""; // of the outermost object, until its value has been read
-    while let Some(byte) = scan.next() {
+    let mut rest = body;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
         match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
-                let Some(text) = scan.rest_of_string() else { break };
-                if scan.peek() == Some(b':') {
+                let Some(end) = end_of_string(rest) else { break };
+                let text = &rest[..end];
+                rest = &rest[end + 1..];
+                if rest.first() == Some(&b':') || rest.trim_ascii_start().first() == Some(&b':') {
                     key = if depth == 1 { text } else { b"" };
                     continue;
                 }
-                if depth == 1 && key == b"model" && seen.model.is_none() && !text.contains(&b'\\') {
+                if key == b"model" && depth == 1 && seen.model.is_none() && !text.contains(&b'\\') {
                     seen.model = Some(text);
                 }
                 if is_data(text) {
                     seen.prompt += PART_TOKENS;
                 } else {
-                    chars += text.len() as f64;
+                    chars += text.len();
                 }
                 key = b"";
             }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
             b'-' => key = b"",
             b'0'..=b'9' if matches!(key, b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens") => {
-                scan.at -= 1;
-                seen.wanted = f64::max(seen.wanted, scan.number());
+                let mut number = f64::from(byte - b'0');
+                while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
+                    number = f64::min(number * 10.0 + f64::from(digit - b'0'), TOKENS_MAX);
+                    rest = after;
+                }
+                seen.wanted = f64::max(seen.wanted, number);
                 key = b"";
             }
             _ => {}
         }
     }
-    seen.prompt += chars / CHARS_PER_TOKEN;
+    seen.prompt += chars as f64 / CHARS_PER_TOKEN;
     seen
+}
+
+/// Where the string ends that begins here: at the first quote that is not behind an odd number of backslashes.
+#[inline]
+fn end_of_string(text: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let end = from + memchr::memchr(b'"', &text[from..])?;
+        let before = &text[..end];
+        if before.last() != Some(&b'\\') || before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0 {
+            return Some(end);
+        }
+        from = end + 1;
+    }
 }
 
 fn is_data(text: &[u8]) -> bool {
@@ -125,12 +146,6 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn next(&mut self) -> Option<u8> {
-        let byte = self.bytes.get(self.at).copied();
-        self.at += 1;
-        byte
-    }
-
     /// The next byte that is no space, left where it is.
     fn peek(&mut self) -> Option<u8> {
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
@@ -146,30 +161,10 @@ impl<'a> Scan<'a> {
     /// A string without its quotes; escapes stay as they are.
     fn string(&mut self) -> Option<&'a [u8]> {
         self.expect(b'"')?;
-        self.rest_of_string()
-    }
-
-    /// The same when the first quote has been read.
-    #[inline]
-    fn rest_of_string(&mut self) -> Option<&'a [u8]> {
-        let start = self.at;
-        loop {
-            let end = self.at + memchr::memchr(b'"', self.bytes.get(self.at..)?)?;
-            self.at = end + 1;
-            let text = &self.bytes[start..end];
-            if text.last() != Some(&b'\\') || text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0 {
-                return Some(text); // a quote behind an odd number of backslashes is part of the text
-            }
-        }
-    }
-
-    fn number(&mut self) -> f64 {
-        let mut number = 0.0;
-        while let Some(digit @ b'0'..=b'9') = self.bytes.get(self.at) {
-            number = f64::min(number * 10.0 + f64::from(digit - b'0'), TOKENS_MAX);
-            self.at += 1;
-        }
-        number
+        let rest = self.bytes.get(self.at..)?;
+        let end = end_of_string(rest)?;
+        self.at += end + 1;
+        Some(&rest[..end])
     }
 
     /// Skips one value of any kind.

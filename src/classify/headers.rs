@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap};
 
 use super::dimension::{Dimension, Part, bucket_of};
 use super::{date, duration};
@@ -39,12 +39,17 @@ impl RateLimitSnapshot {
     /// Reads the headers of an answer; `None` when they name no bucket. A reset that is a date is counted from the
     /// answer's own `date` header, and is unknown without one.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        Self::read(headers, None)
+        Self::of(headers, None)
     }
 
     /// The same, with a clock for answers that have no `date` header.
     pub fn at(headers: &HeaderMap, now: SystemTime) -> Option<Self> {
-        Self::read(headers, Some(&|| now.duration_since(UNIX_EPOCH).ok()))
+        Self::of(headers, Some(&|| now.duration_since(UNIX_EPOCH).ok()))
+    }
+
+    pub(super) fn of(headers: &HeaderMap, clock: Option<&dyn Fn() -> Option<Duration>>) -> Option<Self> {
+        let mut snapshot = Self::EMPTY;
+        snapshot.read(headers, clock).then_some(snapshot)
     }
 
     /// What the headers say of each bucket, in the order of the headers.
@@ -57,32 +62,28 @@ impl RateLimitSnapshot {
         self.buckets().iter().find(|bucket| bucket.dimension == dimension)
     }
 
-    const EMPTY: Self = {
+    /// One that nothing has been read into yet.
+    pub(crate) const EMPTY: Self = {
         let unknown = BucketSnapshot { dimension: Dimension::Unnamed, limit: None, remaining: None, reset: None };
         Self { buckets: [unknown; MAX_DIMENSIONS], used: 0 }
     };
 
-    pub(super) fn read(headers: &HeaderMap, clock: Option<&dyn Fn() -> Option<Duration>>) -> Option<Self> {
+    /// Reads headers into an empty snapshot, in place: it is large, and each move of it is a copy. False: they name no
+    /// bucket.
+    pub(crate) fn read(&mut self, headers: &HeaderMap, clock: Option<&dyn Fn() -> Option<Duration>>) -> bool {
         let now = || own_date(headers).or_else(|| clock?());
-        // Most answers of most servers name no bucket: then this walk is all that is done.
-        let mut headers = headers.iter();
-        let known = |(name, value): (&HeaderName, _)| Some((bucket_of(name.as_str().as_bytes())?, value));
-        let first = headers.by_ref().find_map(known)?;
-        let mut snapshot = Self::EMPTY;
-        snapshot.note(first, now);
-        headers.filter_map(known).for_each(|further| snapshot.note(further, now));
-        snapshot.settle();
-        Some(snapshot)
+        for (name, value) in headers {
+            if let Some((dimension, part)) = bucket_of(name.as_str().as_bytes()) {
+                self.note(dimension, part, value.as_bytes(), now);
+            }
+        }
+        self.settle();
+        self.used > 0
     }
 
-    fn note(
-        &mut self,
-        ((dimension, part), value): ((Dimension, Part), &HeaderValue),
-        now: impl Fn() -> Option<Duration>,
-    ) {
+    fn note(&mut self, dimension: Dimension, part: Part, value: &[u8], now: impl Fn() -> Option<Duration>) {
         let Some(index) = self.index(dimension) else { return };
         let bucket = &mut self.buckets[index];
-        let value = value.as_bytes();
         match part {
             // Of a header that is repeated the first that can be read counts.
             Part::Limit => fill(&mut bucket.limit, value),
@@ -135,11 +136,37 @@ fn reset(value: &[u8], now: impl Fn() -> Option<Duration>) -> Option<Duration> {
 
 fn count(text: &[u8]) -> Option<f64> {
     // Digits alone, which is what nearly all are; 15 of them are exact.
-    let (value, digits) = text.iter().take(16).fold((0_u64, true), |(value, digits), byte| {
+    let (head, tail) = text.split_at(text.len() % 8);
+    let digits = match (tail.as_chunks().0, text.len()) {
+        ([], 1..) => few_digits(head),
+        ([eight], _) => few_digits(head).and_then(|head| Some(head * 100_000_000 + eight_digits(*eight)?)),
+        _ => None,
+    };
+    digits.map(|digits| digits as f64).or_else(|| any_count(text))
+}
+
+fn few_digits(text: &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for byte in text {
         let digit = byte.wrapping_sub(b'0');
-        (value.wrapping_mul(10).wrapping_add(digit.into()), digits & (digit < 10))
-    });
-    if digits && matches!(text.len(), 1..=15) { Some(value as f64) } else { any_count(text) }
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    Some(value)
+}
+
+/// Eight digits at once, each in its byte: first pairs of them, then pairs of pairs.
+fn eight_digits(text: [u8; 8]) -> Option<u64> {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    let digits = u64::from_le_bytes(text) ^ (EACH * 0x30);
+    if (digits | digits.wrapping_add(EACH * 6)) & (EACH * 0xf0) != 0 {
+        return None; // more than nine
+    }
+    let twos = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (twos * 100 + (twos >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
 fn any_count(text: &[u8]) -> Option<f64> {
@@ -192,6 +219,7 @@ fn split_once(parameter: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::{HeaderName, HeaderValue};
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let parse = |(name, value): &(&str, &str)| {
@@ -295,5 +323,13 @@ mod tests {
         let names: Vec<_> = names.iter().chain(&more).map(|n| format!("x-ratelimit-limit-{n}")).collect();
         let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
         assert_eq!(read(&pairs).len(), MAX_DIMENSIONS);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_count_of_any_length_is_what_a_parser_of_numbers_reads(text in "[0-9]{0,15}|[0-9]{0,12}[0-9:/;xé-][0-9]{0,12}|[0-9]{16,20}") {
+            let parsed = text.parse::<f64>().ok().filter(|value| *value >= 0.0 && !text.starts_with('-'));
+            proptest::prop_assert_eq!(count(text.as_bytes()), parsed);
+        }
     }
 }

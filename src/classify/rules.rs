@@ -82,11 +82,11 @@ fn when(
     now: &dyn Fn() -> Option<Duration>,
 ) -> bool {
     let mut stated = Stated::read(headers, now);
-    let mut snapshot = RateLimitSnapshot::read(headers, Some(now));
+    let mut snapshot = RateLimitSnapshot::of(headers, Some(now));
     if !body.headers.is_empty() {
         let inner = Stated::read(&body.headers, now);
         stated = Stated { exact: stated.exact.or(inner.exact), coarse: stated.coarse.max(inner.coarse) };
-        snapshot = snapshot.or_else(|| RateLimitSnapshot::read(&body.headers, Some(now)));
+        snapshot = snapshot.or_else(|| RateLimitSnapshot::of(&body.headers, Some(now)));
     }
     let refused = verdict.is_throttling() || verdict.kind == Kind::QuotaExhausted;
     let bucket = snapshot.as_ref().filter(|_| refused).and_then(|snapshot| hint::exhausted(snapshot, verdict.scope));

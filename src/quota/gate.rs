@@ -247,7 +247,7 @@ impl Gate {
                 gap = f64::max(gap, 1.0 / rate);
             }
         }
-        let gap = if gap > 0.0 { secs(gap) } else { Duration::ZERO };
+        let gap = if gap > NOTHING.as_secs_f64() { secs(gap) } else { Duration::ZERO };
         let mut at = if wait > 0.0 { add(now, secs(wait)) } else { now };
         if let Some(last) = self.last {
             let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);

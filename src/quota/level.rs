@@ -164,7 +164,7 @@ impl Level {
         };
         self.spread = spread(self.cap, self.rate);
         (self.base, self.as_of, self.told, self.snap, self.spent_then) = (remaining, as_of, now, sent.seq, sent.spent);
-        self.full_at = as_of + reset.unwrap_or(used / self.rate);
+        self.full_at = as_of + reset.unwrap_or_else(|| used / self.rate);
         // Less than nothing only where a call in between gave back what it took.
         self.held = self.filled(remaining, as_of, now) - (spent - sent.spent).max(0.0);
         self.at = now;
@@ -200,14 +200,15 @@ impl Level {
 
     /// Seconds between calls of this cost, so that a full bucket is not sent in one burst.
     pub(super) fn gap(&self, now: f64, cost: f64) -> f64 {
-        cost / (self.net() + self.level(now).max(0.0) / self.spread)
+        cost * self.spread / (self.net() * self.spread + self.level(now).max(0.0)) // divided once: it is on every call's path
     }
 
     /// What the bucket should hold for a call: its cost and a margin, since the figures are rounded and others take from
     /// it, too. A call larger than the bucket passes when it is full.
     pub(super) fn need(&self, cost: f64, is_requests: bool) -> f64 {
-        let margin = if is_requests { f64::min(1.0, self.cap / 50.0) } else { 0.02 * cost };
-        (cost + margin * (1.0 + 2.0 * self.foreign / self.rate)).min(self.cap)
+        let margin = if is_requests { f64::min(1.0, 0.02 * self.cap) } else { 0.02 * cost };
+        let shared = if self.foreign > 0.0 { 2.0 * self.foreign / self.rate } else { 0.0 };
+        (cost + margin * (1.0 + shared)).min(self.cap)
     }
 
     pub(super) fn spend(&mut self, now: f64, cost: f64) {
@@ -252,5 +253,5 @@ impl Level {
 
 /// Over how long a full bucket is spread.
 fn spread(cap: f64, rate: f64) -> f64 {
-    SPREAD_MAX.min(cap / rate / SPREAD_PART)
+    SPREAD_MAX.min(cap / (rate * SPREAD_PART))
 }

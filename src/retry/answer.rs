@@ -12,7 +12,7 @@ use super::decide::{Class, class_of};
 use super::future::ERROR_BODY_MAX;
 use super::info::StopReason;
 use crate::body::{Held, ReadAhead, ResponseBody};
-use crate::classify::{self, Kind, Verdict};
+use crate::classify::{self, Kind, RateLimitSnapshot, Verdict};
 use crate::limit::ReleaseAt;
 use crate::observe::{self, Observer};
 use crate::quota::Gate;
@@ -44,7 +44,7 @@ impl<RB: Body<Data = Bytes>> Rest<RB> {
     }
 }
 
-impl<C, B> Call<C, B> {
+impl<C> Call<C> {
     /// Whether an answer is a success that is handed on at once.
     pub(super) fn passes<RB>(&self, response: &Response<RB>) -> bool {
         response.status().is_success()
@@ -81,31 +81,38 @@ impl<C, B> Call<C, B> {
         if let Some(verdict) = observe::first_event(&bytes).flatten() {
             return self.judged(parts, Rest::Read(ahead), verdict);
         }
-        let held = self.succeeded(&parts.headers, ahead.is_end_stream());
+        let held = self.let_in(&parts.headers, ahead.is_end_stream());
         self.tell_retries(&mut parts.extensions);
         Answer::Response(Response::from_parts(parts, ResponseBody::read(ahead, held)))
     }
 
-    /// Tells the gate of a success. What is returned goes with the body: its slot, and who looks at it as it streams by.
-    pub(super) fn succeeded(&mut self, headers: &HeaderMap, over: bool) -> Option<Held> {
+    /// An answer [passes](Self::passes). What is returned goes with its body.
+    pub(super) fn succeeded<RB: Body>(&mut self, response: &mut Response<RB>) -> Option<Held> {
+        self.tell_retries(response.extensions_mut());
+        self.let_in(response.headers(), response.body().is_end_stream())
+    }
+
+    /// Tells the gate of a success.
+    fn let_in(&mut self, headers: &HeaderMap, over: bool) -> Option<Held> {
         if self.shared.config.allowed.retry_on.others {
             self.shared.budget.deposit();
         }
         let Passage { ticket, slot } = self.passage.take()?;
-        let shown = self.shared.shown(headers);
+        let mut empty = RateLimitSnapshot::EMPTY;
+        let shown = self.shared.shown(headers, &mut empty);
         if over || self.shared.config.release_at == ReleaseAt::Headers {
-            self.tell(|gate, now| gate.finished(now, &ticket, shown.as_ref()));
+            self.tell(|gate, now| gate.finished(now, &ticket, shown));
             slot.settled();
             return None;
         }
         let estimated = self.tell(|gate, now| {
-            gate.success(now, &ticket, shown.as_ref());
+            gate.success(now, &ticket, shown);
             gate.wants_usage(&ticket)
         });
         Some(Held { slot, observer: Observer::new(headers).with_usage(estimated) })
     }
 
-    pub(super) fn tell_retries(&mut self, extensions: &mut Extensions) {
+    fn tell_retries(&mut self, extensions: &mut Extensions) {
         if self.attempts > 1 {
             extensions.insert(self.info(None, None));
         }
@@ -138,20 +145,21 @@ impl<C, B> Call<C, B> {
         }
         let now = Instant::now();
         let mut fate = None;
+        let mut empty = RateLimitSnapshot::EMPTY;
         let slot = self.passage.take().and_then(|Passage { ticket, slot }| {
             if verdict.kind == Kind::QuotaExhausted {
                 self.tell(|gate, now| gate.exhausted(now, &ticket));
             } else if verdict.is_throttling() {
-                let shown = self.shared.shown(&parts.headers);
+                let shown = self.shared.shown(&parts.headers, &mut empty);
                 if verdict.requested.is_some_and(|requested| requested > 1.0) {
                     self.shared.quotas.note_tokens(); // its text speaks of a limit on tokens
                 }
-                fate = Some(self.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown.as_ref())));
+                fate = Some(self.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown)));
             } else {
-                let shown = self.shared.shown(&parts.headers);
+                let shown = self.shared.shown(&parts.headers, &mut empty);
                 let too_large = verdict.kind == Kind::TooLarge;
                 if too_large || shown.is_some() {
-                    self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown.as_ref()));
+                    self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown));
                 }
                 return Some(slot); // as any answer: until its body ends
             }

@@ -30,7 +30,7 @@ pub(super) struct Passage {
 }
 
 /// A call, from its first attempt to its answer.
-pub(super) struct Call<C, B> {
+pub(super) struct Call<C> {
     pub(super) shared: Arc<Shared>,
     pub(super) gate: Arc<Room<Gate>>,
     pub(super) place: Place,
@@ -43,8 +43,8 @@ pub(super) struct Call<C, B> {
     pub(super) nested: bool,
     /// What the running attempt holds. The future drops what it called first, then this.
     pub(super) passage: Option<Passage>,
-    /// A copy of the request, made before an attempt that may be followed by another.
-    pub(super) spare: Option<Request<B>>,
+    /// There is a copy of the request.
+    pub(super) replayable: bool,
     pub(super) attempts: u32,
     pub(super) throttled: u32,
     pub(super) others: u32,
@@ -81,7 +81,7 @@ pub(super) enum Entrance {
     Queue,
 }
 
-impl<C, B> Call<C, B> {
+impl<C> Call<C> {
     #[inline]
     pub(super) fn new(shared: Arc<Shared>, replay: C, facts: Facts) -> Self {
         let Facts { gate, key, place, ask, deadline, asked, nested } = facts;
@@ -97,7 +97,7 @@ impl<C, B> Call<C, B> {
             asked,
             nested,
             passage: None,
-            spare: None,
+            replayable: false,
             attempts: 0,
             throttled: 0,
             others: 0,
@@ -137,11 +137,6 @@ impl<C, B> Call<C, B> {
         }
     }
 
-    /// The copy that a further attempt sends.
-    pub(super) fn take_spare(&mut self) -> Option<Request<B>> {
-        self.spare.take()
-    }
-
     /// The gate has let the call go.
     pub(super) fn admitted(&mut self, ticket: Ticket) {
         let slot = Slot::new(Arc::clone(&self.gate) as _, ticket.seq);
@@ -160,18 +155,25 @@ impl<C, B> Call<C, B> {
         true
     }
 
-    /// Makes a request ready to be sent: copied if it may have to be sent again, then marked.
-    pub(super) fn prepare(&mut self, request: &mut Request<B>)
+    /// A copy of the request, if it may have to be sent again. It is made before [`mark`](Self::mark): it needs no permit of
+    /// ours.
+    pub(super) fn copy<B>(&mut self, request: &Request<B>) -> Option<Request<B>>
     where
         C: CloneBody<B>,
     {
-        // Copied first: the copy needs no permit of ours.
-        self.spare = None;
-        if self.may_go_again()
-            && let Some(body) = self.replay.clone_body(request.body())
-        {
-            copy_head(request, self.spare.insert(Request::new(body)));
-        }
+        let body = if self.may_go_again() { self.replay.clone_body(request.body()) } else { None };
+        self.replayable = body.is_some();
+        let mut copy = Request::new(body?);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.headers_mut() = request.headers().clone();
+        *copy.extensions_mut() = request.extensions().clone();
+        Some(copy)
+    }
+
+    /// Marks a request that is sent now.
+    pub(super) fn mark<B>(&mut self, request: &mut Request<B>) {
         if self.attempts > 0 {
             request.extensions_mut().insert(ResendCount(self.attempts));
             if let Some(name) = &self.shared.config.retry_count {
@@ -238,7 +240,7 @@ impl<C, B> Call<C, B> {
             slept: self.slept,
             left: self.deadline.map(|deadline| deadline.saturating_duration_since(now)),
             asked: self.asked,
-            replayable: self.spare.is_some(),
+            replayable: self.replayable,
         };
         may_sleep(&self.shared.config.allowed, &spent, class, sleep)?;
         match class {
@@ -271,13 +273,4 @@ impl<C, B> Call<C, B> {
             retry_after,
         }
     }
-}
-
-/// Makes a request like another in all but its body. In place: requests are large, and each move of one is a copy.
-fn copy_head<B>(from: &Request<B>, to: &mut Request<B>) {
-    *to.method_mut() = from.method().clone();
-    *to.uri_mut() = from.uri().clone();
-    *to.version_mut() = from.version();
-    *to.headers_mut() = from.headers().clone();
-    *to.extensions_mut() = from.extensions().clone();
 }

@@ -47,7 +47,9 @@ pin_project! {
         pub(super) service: S,
         #[pin]
         pub(super) state: State<S::Future, B, RB>,
-        pub(super) call: Call<C, B>,
+        pub(super) call: Call<C>,
+        // A copy of the request, made before an attempt that may be followed by another.
+        pub(super) spare: Option<Request<B>>,
     }
 }
 
@@ -90,15 +92,14 @@ where
     C: CloneBody<B>,
     RB: Body<Data = Bytes>,
 {
-    #[inline]
-    pub(super) fn new(service: S, call: Call<C, B>) -> Self {
-        Self { service, state: State::Done, call }
+    pub(super) fn wait(service: S, call: Call<C>, request: Request<B>) -> Self {
+        let stage = Stage::Queue(call.queue(None));
+        let wait = Wait { stage, since: Instant::now(), request: Some(request), told: false };
+        Self { service, state: State::Waiting { wait: Box::new(wait) }, call, spare: None }
     }
 
-    pub(super) fn wait(&mut self, request: Request<B>) {
-        let stage = Stage::Queue(self.call.queue(None));
-        let wait = Wait { stage, since: Instant::now(), request: Some(request), told: false };
-        self.state = State::Waiting { wait: Box::new(wait) };
+    pub(super) fn answer(service: S, call: Call<C>, refusal: Refusal) -> Self {
+        Self { service, state: State::Answered { refusal }, call, spare: None }
     }
 }
 
@@ -115,16 +116,16 @@ where
         loop {
             let answer = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
-                    let result = ready!(future.poll(cx));
+                    let mut result = ready!(future.poll(cx));
                     this.state.set(State::Done); // the inner future goes first, its slot after
+                    if let Ok(response) = &mut result
+                        && this.call.passes(response)
+                    {
+                        // As most answers are: handed on from where it is.
+                        let held = this.call.succeeded(response);
+                        return Poll::Ready(result.map(|ok| ok.map(|body| ResponseBody::inner(body, held))));
+                    }
                     match result {
-                        Ok(response) if this.call.passes(&response) => {
-                            // As most answers are: handed on as it is, without another move.
-                            let held = this.call.succeeded(response.headers(), response.body().is_end_stream());
-                            let mut response = response.map(|body| ResponseBody::inner(body, held));
-                            this.call.tell_retries(response.extensions_mut());
-                            return Poll::Ready(Ok(response));
-                        }
                         Ok(response) => this.call.answered(response),
                         Err(error) => match this.call.failed() {
                             Some(again) => Answer::Again(again),
@@ -155,7 +156,8 @@ where
                         Ok(Ok(())) => {
                             this.call.waited += Instant::now().saturating_duration_since(wait.since);
                             let Some(mut request) = wait.request.take() else { unreachable!("a wait ends once") };
-                            this.call.prepare(&mut request);
+                            *this.spare = this.call.copy(&request);
+                            this.call.mark(&mut request);
                             let future = this.service.call(request);
                             this.state.set(State::Calling { future });
                         }
@@ -184,7 +186,7 @@ where
                     this.state.set(State::Reading { read: Box::new(read) });
                 }
                 Answer::Again(again) => {
-                    let wait = Wait::again(this.call, &again);
+                    let wait = Wait::again(this.call, this.spare.take(), &again);
                     this.state.set(State::Waiting { wait: Box::new(wait) });
                 }
             }
@@ -194,7 +196,7 @@ where
 
 impl<B> Wait<B> {
     /// A refused call waits: by itself, or at its old place in the queue, where the key's cooldown is its wait.
-    fn again<C>(call: &mut Call<C, B>, again: &Again) -> Self {
+    fn again<C>(call: &Call<C>, request: Option<Request<B>>, again: &Again) -> Self {
         let since = Instant::now();
         let sleep = again.at.saturating_duration_since(since);
         let stage = if again.alone {
@@ -202,7 +204,7 @@ impl<B> Wait<B> {
         } else {
             Stage::Queue(call.queue(Some(sleep)))
         };
-        Self { stage, since, request: call.take_spare(), told: false }
+        Self { stage, since, request, told: false }
     }
 
     #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
@@ -210,9 +212,9 @@ impl<B> Wait<B> {
         &mut self,
         cx: &mut Context<'_>,
         service: &mut S,
-        call: &mut Call<C, B>,
+        call: &mut Call<C>,
     ) -> Poll<Result<Result<(), Refusal>, S::Error>> {
-        let requeue = |call: &Call<C, B>| Stage::Queue(call.queue(Some(Duration::ZERO)));
+        let requeue = |call: &Call<C>| Stage::Queue(call.queue(Some(Duration::ZERO)));
         loop {
             match &mut self.stage {
                 Stage::Sleep(sleep) => {

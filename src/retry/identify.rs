@@ -44,13 +44,17 @@ impl Shared {
         }
     }
 
-    /// What an answer's headers show of the key's limits.
-    pub(super) fn shown(&self, headers: &HeaderMap) -> Option<RateLimitSnapshot> {
-        let shown = RateLimitSnapshot::from_headers(headers);
-        if !self.quotas.counts_tokens() && shown.as_ref().is_some_and(speaks_of_tokens) {
+    /// What an answer's headers show of the key's limits, read into an empty snapshot.
+    pub(super) fn shown<'a>(
+        &self,
+        headers: &HeaderMap,
+        empty: &'a mut RateLimitSnapshot,
+    ) -> Option<&'a RateLimitSnapshot> {
+        let shown = empty.read(headers, None).then_some(&*empty)?;
+        if !self.quotas.counts_tokens() && speaks_of_tokens(shown) {
             self.quotas.note_tokens();
         }
-        shown
+        Some(shown)
     }
 
     /// Who shares a limit with this call, what it costs, and the gate that decides.

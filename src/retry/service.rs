@@ -61,22 +61,22 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         // The readied instance is the one called, unless the call has to wait: then it is given up.
         let fresh = self.inner.clone();
-        let ready = std::mem::replace(&mut self.inner, fresh);
+        let mut ready = std::mem::replace(&mut self.inner, fresh);
         let facts = self.shared.facts(&self.replay, &mut request);
-        // Made in its place, and the request handed on once: both are large, and each move is a copy.
-        let mut future = ResponseFuture::new(ready, Call::new(self.shared.clone(), self.replay.clone(), facts));
-        match future.call.enter() {
+        let mut call = Call::new(self.shared.clone(), self.replay.clone(), facts);
+        match call.enter() {
             Ok(Entrance::Open) => {
-                future.call.prepare(&mut request);
-                let sent = future.service.call(request);
-                future.state = State::Calling { future: sent };
+                // Requests and futures are large, and each move of one is a copy: this is the path of nearly all calls.
+                let spare = call.copy(&request);
+                call.mark(&mut request);
+                let state = State::Calling { future: ready.call(request) };
+                ResponseFuture { service: ready, state, call, spare }
             }
             Ok(Entrance::Queue) => {
-                future.service = self.inner.clone();
-                future.wait(request);
+                drop(ready);
+                ResponseFuture::wait(self.inner.clone(), call, request)
             }
-            Err(refusal) => future.state = State::Answered { refusal },
+            Err(refusal) => ResponseFuture::answer(ready, call, refusal),
         }
-        future
     }
 }
