@@ -89,7 +89,9 @@ fn hash_of(texts: [&[u8]; 6]) -> u64 {
     let mut hasher = HASH.build_hasher();
     let mut at = 0;
     for text in texts {
-        if let Some(room) = buffer.get_mut(at..at + text.len() + 1) {
+        if text.is_empty() && at < buffer.len() {
+            at += 1;
+        } else if let Some(room) = buffer.get_mut(at..at + text.len() + 1) {
             room[..text.len()].copy_from_slice(text);
             at += text.len() + 1;
         } else {

@@ -127,13 +127,28 @@ pub(crate) fn read(body: &[u8]) -> Seen<'_> {
 fn end_of_string(text: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
-        let end = from + memchr::memchr(b'"', &text[from..])?;
+        let end = from + quote(&text[from..])?;
         let before = &text[..end];
         if before.last() != Some(&b'\\') || before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0 {
             return Some(end);
         }
         from = end + 1;
     }
+}
+
+/// The first quote. Most strings of a request are keys and roles: looked for in sixteen bytes at once before the search for
+/// long texts is begun.
+#[inline]
+fn quote(text: &[u8]) -> Option<usize> {
+    const EACH: u128 = u128::from_ne_bytes([1; 16]);
+    if let Some(first) = text.first_chunk() {
+        let nothing_where_quote = u128::from_le_bytes(*first) ^ (EACH * b'"' as u128);
+        let found = nothing_where_quote.wrapping_sub(EACH) & !nothing_where_quote & (EACH * 0x80);
+        if found != 0 {
+            return Some(found.trailing_zeros() as usize / 8);
+        }
+    }
+    memchr::memchr(b'"', text)
 }
 
 fn is_data(text: &[u8]) -> bool {

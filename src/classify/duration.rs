@@ -128,9 +128,14 @@ pub(super) fn plain(mut text: &[u8]) -> Option<Duration> {
 
 /// A number of one to six digits, and what follows it.
 fn short(text: &[u8]) -> Option<(u64, &[u8])> {
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).take(7).count();
-    let number = text[..digits].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
-    (1..=6).contains(&digits).then_some((number, &text[digits..]))
+    let (mut number, mut rest) = (0, text);
+    while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
+        (number, rest) = (number * 10 + u64::from(digit - b'0'), after);
+        if text.len() - rest.len() > 6 {
+            return None;
+        }
+    }
+    (rest.len() < text.len()).then_some((number, rest))
 }
 
 /// From `now` to `then`; zero for what is past.

@@ -1,5 +1,6 @@
 //! [`ConcurrencyLimit`]: takes a slot for each call, or has it wait for one.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,12 +20,12 @@ use crate::room::{Bounds, Entry, Place, Slot};
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit<S> {
     inner: S,
-    layer: ConcurrencyLimitLayer,
+    layer: Arc<ConcurrencyLimitLayer>, // a service is cloned for each call
 }
 
 impl<S> ConcurrencyLimit<S> {
     pub(super) fn new(inner: S, layer: ConcurrencyLimitLayer) -> Self {
-        Self { inner, layer }
+        Self { inner, layer: Arc::new(layer) }
     }
 
     /// The inner service.
@@ -57,7 +58,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let config = self.layer.config;
+        let config = &self.layer.config;
         let admitted = request.extensions().get::<Admitted>();
         let room = self.layer.shared.room(config.per_key, &request, admitted);
         // The readied instance is the one called, unless the call has to wait: then it is given up.
@@ -79,7 +80,7 @@ where
             |admitted| admitted.place,
         );
         let bounds = Bounds { max_queue: config.max_queue, timeout: config.queue_timeout, deadline, again: false };
-        let plan = Plan { config, room, place, bounds, admitted: admitted.cloned() };
+        let plan = Plan { config: *config, room, place, bounds, admitted: admitted.cloned() };
         ResponseFuture::waiting(self.inner.clone(), request, plan)
     }
 }

@@ -240,8 +240,9 @@ impl Gate {
                 let unit = dim.dimension.unit();
                 let cost = cost(ask, unit, self.correction);
                 let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
-                wait = f64::max(wait, dim.level.wait_for(t, need));
-                gap = f64::max(gap, dim.level.gap(t, cost));
+                let level = dim.level.level(t);
+                wait = f64::max(wait, dim.level.wait_for(t, level, need));
+                gap = f64::max(gap, dim.level.gap(level, cost));
             }
             if let Some(rate) = self.ceiling_now(t) {
                 gap = f64::max(gap, 1.0 / rate);
@@ -249,7 +250,7 @@ impl Gate {
         }
         let gap = if gap > NOTHING.as_secs_f64() { secs(gap) } else { Duration::ZERO };
         let mut at = if wait > 0.0 { add(now, secs(wait)) } else { now };
-        if let Some(last) = self.last {
+        if let Some(last) = self.last.filter(|_| at > now || !gap.is_zero()) {
             let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             at = at.max(add(last, gap.saturating_mul(turns)));
             at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
@@ -303,7 +304,8 @@ impl Rule for Gate {
     fn take(&mut self, now: Instant, ask: &Cost, gap: Duration) -> Ticket {
         self.seq += 1;
         let late = now.checked_sub(LATE).unwrap_or(now);
-        self.last = Some(self.last.map_or(late, |last| late.max(add(last, gap))));
+        let after = |last| if gap.is_zero() { last } else { add(last, gap) };
+        self.last = Some(self.last.map_or(late, |last| late.max(after(last))));
         let t = self.secs(now);
         let full = self.dims.iter().enumerate().fold(0, |bits, (at, dim)| bits | u8::from(dim.level.full_by(t)) << at);
         for unit in UNITS {

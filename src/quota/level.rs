@@ -115,6 +115,7 @@ impl Level {
 
     fn accept(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown, first: bool) {
         let Shown { limit, remaining, reset } = shown;
+        let before = (self.cap, self.rate);
         let as_of = now.min(sent.at + ARRIVAL);
         let used = limit - remaining;
         let mut rate =
@@ -162,7 +163,9 @@ impl Level {
             Some(reset) if self.short => limit.min(f64::max(1.0, remaining + self.rate * reset)),
             _ => limit,
         };
-        self.spread = spread(self.cap, self.rate);
+        if before != (self.cap, self.rate) {
+            self.spread = spread(self.cap, self.rate);
+        }
         (self.base, self.as_of, self.told, self.snap, self.spent_then) = (remaining, as_of, now, sent.seq, sent.spent);
         self.full_at = as_of + reset.unwrap_or_else(|| used / self.rate);
         // Less than nothing only where a call in between gave back what it took.
@@ -187,9 +190,9 @@ impl Level {
         f64::max(self.rate - self.foreign, 0.05 * self.rate)
     }
 
-    /// Seconds until the bucket holds so much.
-    pub(super) fn wait_for(&self, now: f64, need: f64) -> f64 {
-        let missing = need - self.level(now);
+    /// Seconds until the bucket, at this [`level`](Self::level), holds so much.
+    pub(super) fn wait_for(&self, now: f64, level: f64, need: f64) -> f64 {
+        let missing = need - level;
         if missing <= 0.0 {
             return 0.0;
         }
@@ -198,9 +201,9 @@ impl Level {
         if wait <= believed { wait } else { believed + f64::max(0.0, missing - self.net() * believed) / self.rate }
     }
 
-    /// Seconds between calls of this cost, so that a full bucket is not sent in one burst.
-    pub(super) fn gap(&self, now: f64, cost: f64) -> f64 {
-        cost * self.spread / (self.net() * self.spread + self.level(now).max(0.0)) // divided once: it is on every call's path
+    /// Seconds between calls of this cost at this level, so that a full bucket is not sent in one burst.
+    pub(super) fn gap(&self, level: f64, cost: f64) -> f64 {
+        cost * self.spread / (self.net() * self.spread + level.max(0.0)) // divided once: it is on every call's path
     }
 
     /// What the bucket should hold for a call: its cost and a margin, since the figures are rounded and others take from
