@@ -25,8 +25,11 @@ pub(crate) fn next_number() -> u64 {
 /// (`/deployments/{x}/`, `/models/{x}:`) or else in the JSON body, as sent. Two keys on one shared bucket cost next to
 /// nothing; one key on two buckets makes each wait for the other.
 ///
+/// When a server says that an account's plan or balance is used up, all keys that differ in the pool alone are closed
+/// together.
+///
 /// Put one into a request's extensions, or give a function to [`RetryOn429Layer::key`](crate::RetryOn429Layer::key),
-/// to decide yourself:
+/// to decide yourself; a key of your own is related to no other:
 ///
 /// ```
 /// use tower_429::QuotaKey;
@@ -79,6 +82,10 @@ impl QuotaKey {
 
     pub(crate) const fn hash(self) -> u64 {
         self.0
+    }
+
+    pub(crate) const fn from_hash(hash: u64) -> Self {
+        Self(hash)
     }
 }
 

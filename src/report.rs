@@ -17,13 +17,14 @@ pub enum Event {
         /// What it is.
         to: f64,
     },
-    /// The key is closed: its calls are answered locally, but for a probe now and then.
+    /// The key is closed: its calls are answered locally, but for a probe now and then. Told of each key of an account whose
+    /// plan or balance is used up.
     Closed {
         /// Its quota is used up; if not, the server asks for a longer wait than anybody accepts, or refuses everything.
         quota: bool,
         /// When the first probe may go.
         retry_after: Duration,
     },
-    /// A probe succeeded: the key is open again.
+    /// A probe of it, or of another key of its account, succeeded: the key is open again.
     Opened,
 }

@@ -6,7 +6,8 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::Clearance;
-use crate::backoff::{self, Backoff};
+use crate::backoff::{Backoff, spread};
+use crate::classify::Verdict;
 use crate::room::Closed;
 use crate::time::add;
 
@@ -27,12 +28,34 @@ pub(super) enum Opens {
     Closed(Closed),
 }
 
+/// Why a key is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The server asks for a longer wait than anybody accepts, or refuses everything.
+    Wait,
+    /// A quota of its own is used up: that of a day, of a model.
+    Quota,
+    /// The account's is: a plan, a budget, a balance.
+    Account,
+}
+
+impl Why {
+    /// Whose quota is used up: the account's, unless the answer names a limit or a model.
+    pub(super) fn of(exhausted: &Verdict) -> Self {
+        if exhausted.scope.is_none() && exhausted.model.is_none() { Self::Account } else { Self::Quota }
+    }
+
+    pub(super) fn is_quota(self) -> bool {
+        self != Self::Wait
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Shut {
     /// The next of the callers' own calls goes as a probe then.
     probe_at: Instant,
     wait: Duration,
-    quota: bool,
+    why: Why,
     /// A success of a call sent after this one opens the key.
     last: u64,
 }
@@ -41,7 +64,6 @@ struct Shut {
 pub(super) struct Cooldown {
     until: Option<Instant>,
     rng: Rng,
-    backoff: Backoff,
     /// Nothing is let in: one at a time, until one is.
     alone: bool,
     shut: Option<Box<Shut>>, // rare, and a key is kept for long
@@ -50,8 +72,8 @@ pub(super) struct Cooldown {
 }
 
 impl Cooldown {
-    pub(super) fn new(rng: Rng, backoff: Backoff) -> Self {
-        Self { until: None, rng, backoff, alone: false, shut: None, out: 0 }
+    pub(super) fn new(rng: Rng) -> Self {
+        Self { until: None, rng, alone: false, shut: None, out: 0 }
     }
 
     pub(super) fn until(&self) -> Option<Instant> {
@@ -92,25 +114,25 @@ impl Cooldown {
     /// What callers are told; while a probe is out: that the next one may follow after as long again.
     fn said(&self, now: Instant, shut: &Shut) -> Closed {
         let left = self.probe_at(shut).saturating_duration_since(now);
-        Closed { quota: shut.quota, retry_after: if left.is_zero() { shut.wait } else { left } }
+        Closed { quota: shut.why.is_quota(), retry_after: if left.is_zero() { shut.wait } else { left } }
     }
 
     /// A hint for the key: never earlier than it says, and a little later each time anew.
-    pub(super) fn hinted(&mut self, now: Instant, hint: Duration, in_a_row: u32) {
-        let floor = if in_a_row >= FLOOR_FROM { self.backoff.base(in_a_row) / 2 } else { Duration::ZERO };
-        let wait = hint.max(floor).saturating_add(backoff::spread(hint, &mut self.rng));
+    pub(super) fn hinted(&mut self, now: Instant, hint: Duration, in_a_row: u32, backoff: &Backoff) {
+        let floor = if in_a_row >= FLOOR_FROM { backoff.base(in_a_row) / 2 } else { Duration::ZERO };
+        let wait = hint.max(floor).saturating_add(spread(hint, &mut self.rng));
         self.not_before(add(now, wait));
     }
 
     /// A refusal without a hint.
-    pub(super) fn unhinted(&mut self, now: Instant, in_a_row: u32) {
-        let wait = self.backoff.draw(in_a_row, &mut self.rng);
+    pub(super) fn unhinted(&mut self, now: Instant, in_a_row: u32, backoff: &Backoff) {
+        let wait = backoff.draw(in_a_row, &mut self.rng);
         self.not_before(add(now, wait));
     }
 
     /// The wait of one call alone.
     pub(super) fn own_wait(&mut self, hint: Duration) -> Duration {
-        hint.saturating_add(backoff::spread(hint, &mut self.rng))
+        hint.saturating_add(spread(hint, &mut self.rng))
     }
 
     fn not_before(&mut self, at: Instant) {
@@ -123,16 +145,38 @@ impl Cooldown {
 
     /// Closes the key, or, when it was a probe that was refused, keeps it closed for twice as long.
     ///
-    /// Tells how long until a probe may go, if the key was open.
-    pub(super) fn shut(&mut self, now: Instant, first: Duration, quota: bool, seq: u64, last: u64) -> Option<Duration> {
-        let was_open = self.shut.is_none();
+    /// Tells how long until a probe may go; nothing if it was a call of before, which says what we know.
+    pub(super) fn shut(&mut self, now: Instant, first: Duration, why: Why, seq: u64, last: u64) -> Option<Duration> {
         let wait = match &self.shut {
             Some(shut) if seq > shut.last => (shut.wait * 2).min(PROBE_MAX),
-            Some(_) => return None, // a call of before: it says what we know
+            Some(_) => return None,
             None => first.min(PROBE_MAX),
         };
-        self.shut = Some(Box::new(Shut { probe_at: add(now, wait), wait, quota, last }));
-        was_open.then_some(wait)
+        self.shut = Some(Box::new(Shut { probe_at: add(now, wait), wait, why, last }));
+        Some(wait)
+    }
+
+    /// Another key of the account is closed for so long: this one is for half as long again. True: it was open.
+    pub(super) fn shut_with_account(&mut self, now: Instant, wait: Duration, last: u64) -> bool {
+        let probe_at = add(now, wait + wait / 2);
+        if let Some(shut) = &mut self.shut {
+            (shut.probe_at, shut.wait) = (shut.probe_at.max(probe_at), shut.wait.max(wait));
+            (shut.why, shut.last) = (Why::Account, last);
+            return false;
+        }
+        self.shut = Some(Box::new(Shut { probe_at, wait, why: Why::Account, last }));
+        true
+    }
+
+    /// True: the account's quota had closed it, and it is open again.
+    pub(super) fn open_with_account(&mut self) -> bool {
+        self.shut.take_if(|shut| shut.why == Why::Account).is_some()
+    }
+
+    /// Until a key that the account's quota has closed may be probed.
+    pub(super) fn account_shut_for(&self, now: Instant) -> Option<Duration> {
+        let shut = self.shut.as_ref().filter(|shut| shut.why == Why::Account)?;
+        Some(shut.probe_at.saturating_duration_since(now))
     }
 
     pub(super) fn sent(&mut self, seq: u64) {

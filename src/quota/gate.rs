@@ -1,14 +1,16 @@
 //! May this key send now? One state for each key, and what each event does to it: `state × event × now → decision`.
 //!
 //! The gate composes the five parts beside it; only it knows more than one of them: here what
-//! lets a call go, in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting room,
+//! lets a call go, in `pace` when, in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting room,
 //! so that admission, order and the one timer are decided under one lock.
 
 mod figures;
 #[cfg(test)]
 mod invariants;
+mod pace;
 mod refusal;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -16,7 +18,7 @@ use tokio::time::Instant;
 
 use super::blame::{Blame, Cause, Class};
 use super::ceiling::Ceiling;
-use super::cooldown::{Cooldown, Opens};
+use super::cooldown::{Cooldown, Opens, Why};
 use super::level::Level;
 use super::window::{Flight, Window};
 use super::{Clearance, GateConfig};
@@ -25,7 +27,7 @@ use crate::classify::{Dimension, Kind, RateLimitSnapshot, Unit, Verdict};
 use crate::dialect::Dialect;
 use crate::report::Event;
 use crate::room::{Next, Rule};
-use crate::time::{LONGEST, add, secs};
+use crate::time::add;
 use figures::{cost, window_of};
 
 /// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
@@ -67,8 +69,7 @@ struct Dim {
 
 /// All that is believed of one key.
 pub(crate) struct Gate {
-    pacing: bool,
-    max_wait: Duration,
+    config: Arc<GateConfig>,
     base: Instant,
     dims: Vec<Dim>,
     /// Headers have named a bucket.
@@ -91,7 +92,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(config: &GateConfig, dialect: &'static Dialect, rng: Rng, now: Instant) -> Self {
+    pub(crate) fn new(config: Arc<GateConfig>, dialect: &'static Dialect, rng: Rng, now: Instant) -> Self {
         let seeds = [(Dimension::Requests, config.requests_per_minute), (Dimension::Tokens, config.tokens_per_minute)];
         let seeded = |(dimension, limit): (Dimension, Option<f64>)| {
             Some(Dim { dimension, level: Level::seeded(0.0, limit?, window_of(dimension)) })
@@ -111,9 +112,8 @@ impl Gate {
             window: Window::new(config.initial_window),
             ceiling: Ceiling::default(),
             blame: Blame::default(),
-            cooldown: Cooldown::new(rng, config.backoff),
-            pacing: config.pacing,
-            max_wait: config.max_wait,
+            cooldown: Cooldown::new(rng),
+            config,
         }
     }
 
@@ -225,47 +225,14 @@ impl Gate {
         self.news.get_or_insert_default().push(event);
     }
 
-    fn shut(&mut self, now: Instant, first: Duration, quota: bool, seq: u64) {
-        if let Some(retry_after) = self.cooldown.shut(now, first, quota, seq, self.seq) {
-            self.report(Event::Closed { quota, retry_after });
+    /// Closes the key, or keeps it closed. Tells for how long, unless it was a call of before that says what we know.
+    fn shut(&mut self, now: Instant, first: Duration, why: Why, seq: u64) -> Option<Duration> {
+        let was_open = !self.cooldown.is_shut();
+        let retry_after = self.cooldown.shut(now, first, why, seq, self.seq)?;
+        if was_open {
+            self.report(Event::Closed { quota: why.is_quota(), retry_after });
         }
-    }
-
-    /// When the call may go as far as the levels and the ceiling tell, and how far the one after it has to stay behind.
-    fn pace(&mut self, now: Instant, ask: &Cost, ahead: usize) -> (Instant, Duration) {
-        let (mut wait, mut gap) = (0.0, 0.0);
-        if !self.dims.is_empty() || self.ceiling.is_known() {
-            let t = self.secs(now);
-            for dim in &self.dims {
-                let unit = dim.dimension.unit();
-                let cost = cost(ask, unit, self.correction);
-                let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
-                let level = dim.level.level(t);
-                wait = f64::max(wait, dim.level.wait_for(t, level, need));
-                gap = f64::max(gap, dim.level.gap(level, cost));
-            }
-            if let Some(rate) = self.ceiling_now(t) {
-                gap = f64::max(gap, 1.0 / rate);
-            }
-        }
-        let gap = if gap > NOTHING.as_secs_f64() { secs(gap) } else { Duration::ZERO };
-        let mut at = if wait > 0.0 { add(now, secs(wait)) } else { now };
-        if let Some(last) = self.last.filter(|_| at > now || !gap.is_zero()) {
-            let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
-            at = at.max(add(last, gap.saturating_mul(turns)));
-            at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
-        }
-        (at, gap)
-    }
-
-    fn ceiling_now(&mut self, t: f64) -> Option<f64> {
-        let rate = self.ceiling.rate(t)?;
-        let requests = self.dims.iter().find(|dim| dim.dimension == Dimension::Requests);
-        if requests.is_some_and(|dim| !dim.level.doubted(t) && rate > dim.level.fastest()) {
-            self.ceiling.forget();
-            return None;
-        }
-        Some(rate)
+        Some(retry_after)
     }
 }
 
@@ -287,10 +254,10 @@ impl Rule for Gate {
         match self.cooldown.opens(now, ahead) {
             Opens::Closed(closed) => return Next::Closed(closed),
             Opens::OneOut => return Next::Park(self.window.next_silence()),
-            Opens::Probe(closed) if self.pacing && !self.window.admits(ahead) => return Next::Closed(closed),
+            Opens::Probe(closed) if self.config.pacing && !self.window.admits(ahead) => return Next::Closed(closed),
             Opens::Probe(_) => return Next::Go { gap: Duration::ZERO },
-            Opens::At(until) if !self.pacing => return Next::At(until),
-            Opens::Now if !self.pacing => return Next::Go { gap: Duration::ZERO },
+            Opens::At(until) if !self.config.pacing => return Next::At(until),
+            Opens::Now if !self.config.pacing => return Next::Go { gap: Duration::ZERO },
             Opens::Now | Opens::At(_) => {}
         }
         let (mut at, gap) = self.pace(now, ask, ahead);
@@ -352,7 +319,7 @@ impl Rule for Gate {
     fn heard(&mut self, now: Instant, seq: u64, verdict: &Verdict) {
         self.silences(now);
         if verdict.kind == Kind::QuotaExhausted {
-            self.shut(now, QUOTA_PROBE, true, seq);
+            self.shut(now, QUOTA_PROBE, Why::of(verdict), seq);
         } else if verdict.is_throttling() {
             let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
             let judged = self.blame.judge(seq, self.seq, class, false);

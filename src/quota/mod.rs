@@ -27,7 +27,8 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::call::QuotaKey;
 use crate::room::{Closed, Place, Room};
-pub(crate) use gate::{Gate, Ticket};
+pub(crate) use gate::{Gate, News, Ticket};
+pub(crate) use registry::Origin;
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
 
 /// How many calls a new key may have in flight before anything is known of it: 16.

@@ -51,6 +51,15 @@ struct Keys {
 struct Entry {
     gate: Arc<Room<Gate>>,
     used: u64,
+    /// The keys that share a plan and a balance with this one have the same.
+    account: u64,
+}
+
+/// What a key is made of when it is first met.
+pub(crate) struct Origin {
+    pub(crate) dialect: &'static Dialect,
+    /// The key without its pool; a user's own key is related to none.
+    pub(crate) account: QuotaKey,
 }
 
 /// What is believed of one key at one moment.
@@ -118,8 +127,8 @@ impl Quotas {
     pub(crate) fn gate(
         &self,
         key: QuotaKey,
-        config: &GateConfig,
-        dialect: impl FnOnce() -> &'static Dialect,
+        config: &Arc<GateConfig>,
+        origin: impl FnOnce() -> Origin,
     ) -> Arc<Room<Gate>> {
         let mut keys = self.keys();
         keys.uses += 1;
@@ -132,11 +141,24 @@ impl Quotas {
             self.note_tokens();
         }
         let forgotten = if keys.gates.len() < MAX_KEYS { None } else { forget_one(&mut keys.gates) };
-        let gate = Room::new(Gate::new(config, dialect(), self.rng(), Instant::now()));
-        keys.gates.insert(key.hash(), Entry { gate: Arc::clone(&gate), used });
+        let Origin { dialect, account } = origin();
+        let gate = Room::new(Gate::new(Arc::clone(config), dialect, self.rng(), Instant::now()));
+        keys.gates.insert(key.hash(), Entry { gate: Arc::clone(&gate), used, account: account.hash() });
         drop(keys);
         drop(forgotten); // outside the lock: it may hold a timer
+        let closed = |(_, sibling): (_, Arc<Room<Gate>>)| sibling.look(|gate| gate.closed_for(Instant::now()));
+        if let Some(left) = self.siblings(key).into_iter().find_map(closed) {
+            gate.tell(|gate, now| gate.closed_with_account(now, left));
+        }
         gate
+    }
+
+    /// The other keys of a key's account.
+    pub(crate) fn siblings(&self, key: QuotaKey) -> Vec<(QuotaKey, Arc<Room<Gate>>)> {
+        let keys = self.keys();
+        let Some(account) = keys.gates.get(&key.hash()).map(|entry| entry.account) else { return Vec::new() };
+        let others = keys.gates.iter().filter(|(other, entry)| entry.account == account && **other != key.hash());
+        others.map(|(other, entry)| (QuotaKey::from_hash(*other), Arc::clone(&entry.gate))).collect()
     }
 
     fn rng(&self) -> Rng {

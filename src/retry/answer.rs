@@ -148,7 +148,9 @@ impl<C> Call<C> {
         let mut empty = RateLimitSnapshot::EMPTY;
         let slot = self.passage.take().and_then(|Passage { ticket, slot }| {
             if verdict.kind == Kind::QuotaExhausted {
-                self.tell(|gate, now| gate.exhausted(now, &ticket));
+                if let Some(wait) = self.tell(|gate, now| gate.exhausted(now, &ticket, &verdict)) {
+                    self.close_account(wait);
+                }
             } else if verdict.is_throttling() {
                 let shown = self.shared.shown(&parts.headers, &mut empty);
                 if verdict.requested.is_some_and(|requested| requested > 1.0) {

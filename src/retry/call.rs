@@ -193,18 +193,6 @@ impl<C> Call<C> {
         self.asked && (self.throttled < allowed.max_retries || others)
     }
 
-    /// Tells the gate something, and whoever watches what came of it.
-    pub(super) fn tell<T>(&self, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
-        let (told, news) = self.gate.tell(|gate, now| (event(gate, now), gate.news()));
-        for event in news.iter().flat_map(|news| news.iter()) {
-            trace::event(event);
-            if let Some(tell) = &self.shared.config.on_event {
-                tell(self.key, event);
-            }
-        }
-        told
-    }
-
     /// The transport failed: whether the call goes again.
     pub(super) fn failed(&mut self) -> Option<Again> {
         self.passage = None;

@@ -12,7 +12,7 @@ use crate::call::{Cost, Deadline, NoRetry, QuotaKey, next_number};
 use crate::classify::{RateLimitSnapshot, Unit};
 use crate::dialect::Dialect;
 use crate::peek::{self, Seen};
-use crate::quota::{Admitted, Gate};
+use crate::quota::{Admitted, Gate, Origin};
 use crate::replay::CloneBody;
 use crate::room::{Place, Room};
 
@@ -78,8 +78,11 @@ impl Shared {
             let pool = config.pool.map_or(model, |of| of(std::str::from_utf8(model).unwrap_or_default()).as_bytes());
             QuotaKey::of_head(request.uri(), request.headers(), pool)
         });
-        let dialect = || config.dialect.unwrap_or_else(|| Dialect::for_host(request.uri().host().unwrap_or_default()));
-        let gate = self.quotas.gate(key, &config.gate, dialect);
+        let gate = self.quotas.gate(key, &config.gate, || {
+            let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(request.uri().host().unwrap_or_default()));
+            let account = given.unwrap_or_else(|| QuotaKey::of_head(request.uri(), request.headers(), b""));
+            Origin { dialect, account }
+        });
         let cost = cost.or_else(|| {
             let own = config.tokens.as_ref().filter(|_| counts);
             let own = own.and_then(|own| with_parts(request, |parts| own.estimate(parts, &body)));

@@ -65,7 +65,7 @@ pub(super) struct Shared {
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) allowed: Allowed,
-    pub(super) gate: GateConfig,
+    pub(super) gate: Arc<GateConfig>,
     pub(super) max_queue: Option<usize>,
     pub(super) queue_timeout: Option<Duration>,
     pub(super) dialect: Option<&'static Dialect>,
@@ -87,7 +87,7 @@ impl RetryOn429Layer {
     pub fn new() -> Self {
         let config = Config {
             allowed: Allowed::default(),
-            gate: GateConfig::default(),
+            gate: Arc::default(),
             max_queue: None,
             queue_timeout: None,
             dialect: None,
@@ -118,6 +118,10 @@ impl<C> RetryOn429Layer<C> {
     fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
         set(&mut Arc::make_mut(&mut self.shared).config);
         self
+    }
+
+    fn set_gate(self, set: impl FnOnce(&mut GateConfig)) -> Self {
+        self.set(|config| set(Arc::make_mut(&mut config.gate)))
     }
 
     /// Copies request bodies with a function, where they are not `Clone`: `.clone_body(Body::try_clone)`.
@@ -162,7 +166,7 @@ impl<C> RetryOn429Layer<C> {
     /// [`DEFAULT_MAX_WAIT`](crate::quota::DEFAULT_MAX_WAIT).
     #[must_use]
     pub fn max_wait(self, time: Duration) -> Self {
-        self.set(|config| (config.allowed.max_wait, config.gate.max_wait) = (time, time))
+        self.set(|config| config.allowed.max_wait = time).set_gate(|gate| gate.max_wait = time)
     }
 
     /// The most that a call sleeps after refusals, in all attempts. Default:
@@ -176,7 +180,7 @@ impl<C> RetryOn429Layer<C> {
     /// [`DEFAULT_BACKOFF`](crate::retry::DEFAULT_BACKOFF), [`DEFAULT_MAX_BACKOFF`](crate::retry::DEFAULT_MAX_BACKOFF).
     #[must_use]
     pub fn backoff(self, first: Duration, max: Duration) -> Self {
-        self.set(|config| config.gate.backoff = Backoff { first, max })
+        self.set_gate(|gate| gate.backoff = Backoff { first, max })
     }
 
     /// At most so many calls of a key wait; more are answered locally at once (`local_queue_full`). Default: no bound.
@@ -196,25 +200,25 @@ impl<C> RetryOn429Layer<C> {
     /// [`DEFAULT_INITIAL_WINDOW`](crate::quota::DEFAULT_INITIAL_WINDOW).
     #[must_use]
     pub fn initial_window(self, n: u32) -> Self {
-        self.set(|config| config.gate.initial_window = n)
+        self.set_gate(|gate| gate.initial_window = n)
     }
 
     /// Whether calls are held back before the server refuses them. Default: true. False: retry and cooldown only.
     #[must_use]
     pub fn pacing(self, on: bool) -> Self {
-        self.set(|config| config.gate.pacing = on)
+        self.set_gate(|gate| gate.pacing = on)
     }
 
     /// What is known of the limit beforehand; the server's headers correct it.
     #[must_use]
     pub fn requests_per_minute(self, n: u32) -> Self {
-        self.set(|config| config.gate.requests_per_minute = Some(f64::from(n.max(1))))
+        self.set_gate(|gate| gate.requests_per_minute = Some(f64::from(n.max(1))))
     }
 
     /// What is known of the limit beforehand; the server's headers correct it.
     #[must_use]
     pub fn tokens_per_minute(self, n: u32) -> Self {
-        self.set(|config| config.gate.tokens_per_minute = Some(f64::from(n.max(1))))
+        self.set_gate(|gate| gate.tokens_per_minute = Some(f64::from(n.max(1))))
     }
 
     /// How the server speaks and counts. Default: by its host, else [`Dialect::GENERIC`], which tells by shape.

@@ -31,6 +31,11 @@
 //! that the key allows, not all at once. Without a hint the waits double from [`DEFAULT_BACKOFF`] to
 //! [`DEFAULT_MAX_BACKOFF`], drawn anew each time between half and all of it.
 //!
+//! When a quota is used up, the calls behind it are answered locally; one of them goes as a probe after 30 s, then after
+//! twice as long each time, up to ten minutes, and a success opens it again. A plan or a balance (an answer that names
+//! neither a limit nor a model, such as `insufficient_quota`) is the account's: all its keys are closed with the one that
+//! was told, that one probes for all, and another in its place where nobody calls it.
+//!
 //! # Errors
 //!
 //! The inner service's errors pass through unchanged; the layer has none of its own. What it must refuse itself is a
@@ -60,6 +65,7 @@ mod identify;
 mod info;
 mod layer;
 mod service;
+mod tell;
 
 pub use crate::backoff::{DEFAULT_BACKOFF, DEFAULT_MAX_BACKOFF};
 pub use budget::{BUDGET_CALLS, BUDGET_MAX, BUDGET_PER_SECOND};

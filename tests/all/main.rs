@@ -3,6 +3,7 @@
 mod support_limit;
 mod support_retry;
 
+mod account;
 mod beside_towers;
 mod bodies;
 mod buffer;

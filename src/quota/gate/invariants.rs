@@ -37,7 +37,7 @@ impl World {
     fn new(config: GateConfig, seed: u64) -> Self {
         let now = Instant::now();
         Self {
-            gate: Gate::new(&config, &Dialect::GENERIC, Rng::with_seed(seed), now),
+            gate: Gate::new(config.into(), &Dialect::GENERIC, Rng::with_seed(seed), now),
             now,
             queue: VecDeque::new(),
             asleep: Vec::new(),
@@ -71,7 +71,7 @@ impl World {
                     assert!(gap <= Duration::from_secs(86_400));
                     assert!(self.gate.until().is_none_or(|until| until <= now), "5: nothing goes before `until`");
                     assert!(head.not_before <= now, "5: a refused call goes no earlier than its own hint");
-                    if self.gate.pacing {
+                    if self.gate.config.pacing {
                         assert!(self.gate.in_flight() < self.gate.window(), "5: nothing goes above the window");
                     }
                     let seq = self.gate.seq;
@@ -149,7 +149,7 @@ impl World {
             Event::Exhausted { which } => {
                 let Some(which) = self.pick(which).filter(|which| !self.out[*which].1) else { return };
                 let (ticket, _) = self.out.swap_remove(which);
-                self.gate.exhausted(now, &ticket);
+                self.gate.exhausted(now, &ticket, &Verdict::new(Kind::QuotaExhausted));
                 assert!(self.gate.cooldown.is_shut());
             }
             Event::Other { which, too_large, shown } => {
@@ -241,7 +241,7 @@ impl World {
             assert!(self.gate.window() >= size, "a rate never touches the window");
         }
         assert!(fate.not_before >= now);
-        if let Some(hint) = hint.filter(|hint| *hint <= self.gate.max_wait)
+        if let Some(hint) = hint.filter(|hint| *hint <= self.gate.config.max_wait)
             && !fate.closed
         {
             assert!(fate.not_before >= now + hint, "5: never before its own hint");

@@ -8,6 +8,8 @@ use super::figures::{cost, in_text, is_of_tokens, unit_of};
 use super::{Dim, Gate, QUOTA_PROBE, Ticket};
 use crate::classify::{BucketSnapshot, Evidence, Kind, RateLimitSnapshot, Unit, Verdict};
 use crate::quota::blame::{Cause, Class};
+use crate::quota::cooldown::Why;
+use crate::report::Event;
 use crate::room::Rule;
 use crate::time::add;
 
@@ -44,7 +46,7 @@ impl Gate {
         self.snapshots(now, ticket, shown, text);
 
         // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
-        let reset = || verdict.retry_after.filter(|reset| !self.pacing && *reset <= self.max_wait);
+        let reset = || verdict.retry_after.filter(|reset| !self.config.pacing && *reset <= self.config.max_wait);
         let hint = verdict.stated().or_else(reset);
         let explains = self.explains(t, ticket, verdict, shown, text);
         let class = match (verdict.kind, verdict.evidence) {
@@ -75,12 +77,35 @@ impl Gate {
         self.cool_down(now, ticket.seq, hint, class, judged.cause, judged.new)
     }
 
-    /// The quota is used up: the key is closed until one of the callers' own calls succeeds again.
-    pub(crate) fn exhausted(&mut self, now: Instant, ticket: &Ticket) {
+    /// The quota is used up: the key is closed until one of the callers' own calls succeeds again. Tells for how long all
+    /// other keys of the account are to be closed, too.
+    pub(crate) fn exhausted(&mut self, now: Instant, ticket: &Ticket, verdict: &Verdict) -> Option<Duration> {
         self.silences(now);
         self.ended(Some(now), ticket.seq);
         self.ceiling.refused(self.secs(now), ticket.sent);
-        self.shut(now, QUOTA_PROBE, true, ticket.seq);
+        let why = Why::of(verdict);
+        self.shut(now, QUOTA_PROBE, why, ticket.seq).filter(|_| why == Why::Account)
+    }
+
+    /// Another key of the account was told that the quota is used up. That key probes for all, if anybody calls it: this
+    /// one does when half as much time again has passed.
+    pub(crate) fn closed_with_account(&mut self, now: Instant, wait: Duration) {
+        self.silences(now);
+        if self.cooldown.shut_with_account(now, wait, self.seq) {
+            self.report(Event::Closed { quota: true, retry_after: wait + wait / 2 });
+        }
+    }
+
+    /// A call of another key of the account has succeeded.
+    pub(crate) fn opened_with_account(&mut self) {
+        if self.cooldown.open_with_account() {
+            self.report(Event::Opened);
+        }
+    }
+
+    /// For how long yet the key is closed because of its account.
+    pub(crate) fn closed_for(&self, now: Instant) -> Option<Duration> {
+        self.cooldown.account_shut_for(now)
     }
 
     /// Which buckets are, by the refusal's own figures, too empty for this call: a bit each.
@@ -141,16 +166,16 @@ impl Gate {
         }
         let ailing = *self.ailing.get_or_insert(now);
         let mut own = None;
-        let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.max_wait;
-        if hint.is_some_and(|hint| hint > self.max_wait) || lasting || self.cooldown.is_shut() {
-            self.shut(now, self.max_wait, false, seq);
+        let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.config.max_wait;
+        if hint.is_some_and(|hint| hint > self.config.max_wait) || lasting || self.cooldown.is_shut() {
+            self.shut(now, self.config.max_wait, Why::Wait, seq);
         } else if class == Class::Concurrency && self.window.in_flight() > 0 {
             own = hint.map(|hint| self.cooldown.own_wait(hint)); // the key stays open
         } else if let Some(hint) = hint {
-            self.cooldown.hinted(now, hint, k);
+            self.cooldown.hinted(now, hint, k, &self.config.backoff);
             own = (class == Class::Concurrency).then(|| self.cooldown.own_wait(hint));
         } else if new && (cause == Cause::Rate || self.window.in_flight() == 0) {
-            self.cooldown.unhinted(now, k);
+            self.cooldown.unhinted(now, k, &self.config.backoff);
         }
         let until = self.cooldown.until().unwrap_or(now).max(now);
         let not_before = own.map_or(until, |wait| add(now, wait));

@@ -1,0 +1,50 @@
+//! When a call may go: what the levels of its buckets and the learned ceiling allow.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::figures::cost;
+use super::{Gate, NOTHING};
+use crate::call::Cost;
+use crate::classify::{Dimension, Unit};
+use crate::time::{LONGEST, add, secs};
+
+impl Gate {
+    /// When the call may go as far as the levels and the ceiling tell, and how far the one after it has to stay behind.
+    pub(super) fn pace(&mut self, now: Instant, ask: &Cost, ahead: usize) -> (Instant, Duration) {
+        let (mut wait, mut gap) = (0.0, 0.0);
+        if !self.dims.is_empty() || self.ceiling.is_known() {
+            let t = self.secs(now);
+            for dim in &self.dims {
+                let unit = dim.dimension.unit();
+                let cost = cost(ask, unit, self.correction);
+                let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
+                let level = dim.level.level(t);
+                wait = f64::max(wait, dim.level.wait_for(t, level, need));
+                gap = f64::max(gap, dim.level.gap(level, cost));
+            }
+            if let Some(rate) = self.ceiling_now(t) {
+                gap = f64::max(gap, 1.0 / rate);
+            }
+        }
+        let gap = if gap > NOTHING.as_secs_f64() { secs(gap) } else { Duration::ZERO };
+        let mut at = if wait > 0.0 { add(now, secs(wait)) } else { now };
+        if let Some(last) = self.last.filter(|_| at > now || !gap.is_zero()) {
+            let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
+            at = at.max(add(last, gap.saturating_mul(turns)));
+            at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
+        }
+        (at, gap)
+    }
+
+    pub(super) fn ceiling_now(&mut self, t: f64) -> Option<f64> {
+        let rate = self.ceiling.rate(t)?;
+        let requests = self.dims.iter().find(|dim| dim.dimension == Dimension::Requests);
+        if requests.is_some_and(|dim| !dim.level.doubted(t) && rate > dim.level.fastest()) {
+            self.ceiling.forget();
+            return None;
+        }
+        Some(rate)
+    }
+}

@@ -1,0 +1,151 @@
+//! A quota that is used up is the account's: all keys of the credential are closed with the one that was told.
+
+use std::sync::{Arc, Mutex};
+
+use tower_429::classify::{Kind, Scope, Verdict};
+use tower_429::{Event, QuotaKey, Reason};
+
+use crate::support_retry::*;
+
+const NO_QUOTA: &str = r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
+
+fn to_model(model: &str) -> Req {
+    let mut request = unkeyed("");
+    *request.body_mut() = format!(r#"{{"model":"{model}"}}"#).into();
+    request
+}
+
+fn model(seen: &Seen) -> String {
+    String::from_utf8_lossy(&seen.body).split('"').nth(3).unwrap().to_owned()
+}
+
+/// Refuses all calls to this credential from the fourth on, until it is told that so many were enough.
+fn until(enough: usize) -> Server {
+    let mut refused = 0;
+    Server::new(move |n, seen| {
+        if n < 3 || refused == enough || seen.parts.headers["authorization"] != "Bearer sk-test" {
+            return Reply::ok();
+        }
+        refused += 1;
+        Reply::status(429, NO_QUOTA)
+    })
+}
+
+async fn warm(client: &Client) {
+    for model in ["a", "b", "c"] {
+        assert_eq!(send(client, to_model(model)).await.status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_model_of_an_account_without_quota_is_called_and_other_accounts_are() {
+    let server = until(usize::MAX);
+    let client = client(&layer(), &server);
+    warm(&client).await;
+    assert_eq!(refusal(&send(&client, to_model("a")).await), None, "the server's own");
+    for model in ["a", "b", "c", "one never called before"] {
+        let answer = send(&client, to_model(model)).await;
+        assert_eq!(refusal(&answer), Some(Reason::QuotaExhausted), "{model}");
+    }
+    let mut other = to_model("a");
+    other.headers_mut().insert("authorization", "Bearer sk-other".parse().unwrap());
+    assert_eq!(send(&client, other).await.status(), 200);
+    assert_eq!(server.count(), 3 + 1 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_model_of_the_account_is_answered_at_once() {
+    let server = Server::new(|_, seen| match model(seen).as_str() {
+        "b" => Reply::ok().after(secs(60)),
+        _ => Reply::status(429, NO_QUOTA).after(ms(100)),
+    });
+    let client = client(&layer().initial_window(1), &server);
+    let outcomes = send_all(&client, ["b", "b", "a"].map(to_model)).await;
+    assert_eq!((outcomes[1].refusal, outcomes[1].head), (Some(Reason::QuotaExhausted), ms(100)));
+    assert_eq!(outcomes[0].status, 200, "what is under way goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_model_probes_for_the_whole_account_and_its_success_opens_all() {
+    let server = until(3);
+    let client = client(&layer(), &server);
+    warm(&client).await;
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < secs(300) {
+        for model in ["b", "a", "c"] {
+            send(&client, to_model(model)).await;
+        }
+        tokio::time::advance(secs(1)).await;
+    }
+    let seen: Vec<_> = server.seen().iter().skip(3).map(|seen| (model(seen), seen.at.as_secs())).collect();
+    let first = [("b", 0), ("b", 30), ("b", 90), ("b", 210), ("a", 210), ("c", 210), ("b", 211)];
+    assert_eq!(seen[..7], first.map(|(model, at)| (model.to_owned(), at)));
+    assert_eq!(server.count(), 3 + 3 + 3 * 90);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_calls_the_model_that_was_refused_another_probes_a_little_later() {
+    let server = until(1);
+    let client = client(&layer(), &server);
+    warm(&client).await;
+    send(&client, to_model("a")).await;
+    for second in 0..60 {
+        let answer = send(&client, to_model("b")).await;
+        assert_eq!(answer.status(), if second < 45 { 429 } else { 200 }, "{second}");
+        tokio::time::advance(secs(1)).await;
+    }
+    assert_eq!(send(&client, to_model("a")).await.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_sent_before_the_quota_ended_opens_nothing() {
+    let server = Server::new(|_, seen| match model(seen).as_str() {
+        "slow" => Reply::ok().after(secs(5)),
+        _ => Reply::status(429, NO_QUOTA).after(secs(1)),
+    });
+    let client = client(&layer(), &server);
+    send_all(&client, ["slow", "a"].map(to_model)).await;
+    for model in ["slow", "a"] {
+        assert_eq!(refusal(&send(&client, to_model(model)).await), Some(Reason::QuotaExhausted), "{model}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_a_models_own_and_a_key_of_ones_own_are_closed_alone() {
+    let server = until(usize::MAX);
+    let of_a_day =
+        |_: &http::response::Parts, _: &[u8]| Some(Verdict::new(Kind::QuotaExhausted).with_scope(Scope::DailyRequests));
+    let daily = client(&layer().classify(of_a_day), &server);
+    warm(&daily).await;
+    assert_eq!(refusal(&send(&daily, to_model("a")).await), None);
+    assert_eq!(refusal(&send(&daily, to_model("a")).await), Some(Reason::QuotaExhausted));
+    assert_eq!(refusal(&send(&daily, to_model("b")).await), None, "asked for itself");
+
+    let client = client(&layer(), &server);
+    assert_eq!(refusal(&send(&client, request()).await), None);
+    assert_eq!(refusal(&send(&client, request()).await), Some(Reason::QuotaExhausted));
+    assert_eq!(refusal(&send(&client, to_model("a")).await), None, "no relation of the other is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_that_closes_and_opens_with_its_account_is_told_of() {
+    let events: Arc<Mutex<Vec<(QuotaKey, Event)>>> = Arc::default();
+    let seen = Arc::clone(&events);
+    let server = until(1);
+    let client = client(&layer().on_event(move |key, event| seen.lock().unwrap().push((key, *event))), &server);
+    warm(&client).await;
+    send(&client, to_model("a")).await;
+    tokio::time::advance(secs(30)).await;
+    assert_eq!(send(&client, to_model("a")).await.status(), 200);
+    let events = events.lock().unwrap();
+    let keys = |of: fn(&Event) -> bool| {
+        let mut keys: Vec<_> =
+            events.iter().filter(|(_, event)| of(event)).map(|(key, _)| format!("{key:?}")).collect();
+        keys.sort();
+        keys.dedup();
+        keys.len()
+    };
+    assert_eq!(keys(|event| matches!(event, Event::Closed { quota: true, .. })), 3);
+    assert_eq!(keys(|event| matches!(event, Event::Opened)), 3);
+    assert_eq!(events.len(), 6);
+}
