@@ -64,6 +64,11 @@ impl Blame {
         self.k
     }
 
+    /// Whether none of the calls after this one is known to have been refused.
+    pub(super) fn none_since(&self, seq: u64) -> bool {
+        seq > self.epoch
+    }
+
     /// A call was let in. True: it was sent after the last refusal was heard, so the episode is over.
     pub(super) fn answered(&mut self, seq: u64) -> bool {
         let over = seq > self.epoch;
@@ -95,6 +100,15 @@ mod tests {
         assert!(!blame.answered(12), "an answer to a call of before ends nothing");
         assert!(blame.answered(13));
         assert_eq!(blame.in_a_row(), 0);
+    }
+
+    #[test]
+    fn calls_sent_after_a_refusal_was_heard_are_not_known_to_be_refused() {
+        let mut blame = Blame::default();
+        assert!(blame.none_since(1));
+        blame.judge(3, 10, Class::Rate, false);
+        assert!(!blame.none_since(2) && !blame.none_since(10), "one of those after it was refused, or was out");
+        assert!(blame.none_since(11));
     }
 
     #[test]

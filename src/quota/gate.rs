@@ -1,6 +1,6 @@
 //! May this key send now? One state for each key, and what each event does to it: `state × event × now → decision`.
 //!
-//! The gate composes the five parts beside it; only it knows more than one of them: here what
+//! The gate composes the six parts beside it; only it knows more than one of them: here what
 //! lets a call go, in `pace` when, in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting room,
 //! so that admission, order and the one timer are decided under one lock.
 
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::blame::{Blame, Cause, Class};
 use super::ceiling::Ceiling;
 use super::cooldown::{Cooldown, Opens, Why};
+use super::correction::Correction;
 use super::level::Level;
 use super::window::{Flight, Window};
 use super::{Clearance, GateConfig};
@@ -79,7 +80,7 @@ pub(crate) struct Gate {
     /// When an answer or an end was last heard of.
     heard: Instant,
     spent: [f64; UNITS.len()],
-    correction: f64,
+    correction: Correction,
     dialect: &'static Dialect,
     /// What nobody has been told yet.
     news: News,
@@ -105,7 +106,7 @@ impl Gate {
             last: None,
             heard: now,
             spent: [0.0; UNITS.len()],
-            correction: 1.0,
+            correction: Correction::default(),
             dialect,
             news: None,
             ailing: None,
@@ -120,6 +121,7 @@ impl Gate {
     /// A 2xx: what its headers show, and that it was let in. The slot stays taken until the body ends.
     pub(crate) fn success(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.silences(now);
+        self.correct(now, ticket, shown);
         self.heard = now;
         self.snapshots(now, ticket, shown, None);
         self.ailing = None;
@@ -273,27 +275,18 @@ impl Rule for Gate {
         let late = now.checked_sub(LATE).unwrap_or(now);
         let after = |last| if gap.is_zero() { last } else { add(last, gap) };
         self.last = Some(self.last.map_or(late, |last| late.max(after(last))));
-        let t = self.secs(now);
+        let (t, correction) = (self.secs(now), self.correction.factor());
         let full = self.dims.iter().enumerate().fold(0, |bits, (at, dim)| bits | u8::from(dim.level.full_by(t)) << at);
         for unit in UNITS {
-            self.spent[unit as usize] += cost(ask, unit, self.correction);
+            self.spent[unit as usize] += cost(ask, unit, correction);
         }
         for dim in &mut self.dims {
-            dim.level.spend(t, cost(ask, dim.dimension.unit(), self.correction));
+            dim.level.spend(t, cost(ask, dim.dimension.unit(), correction));
         }
         self.ceiling.sent(t);
         self.cooldown.sent(self.seq);
         let flight = self.window.sent(self.seq, now);
-        Ticket {
-            seq: self.seq,
-            flight,
-            sent: t,
-            asked: *ask,
-            correction: self.correction,
-            spent: self.spent,
-            full,
-            known: self.known,
-        }
+        Ticket { seq: self.seq, flight, sent: t, asked: *ask, correction, spent: self.spent, full, known: self.known }
     }
 
     /// The body's end or drop, or any end that is neither a success nor a refusal: what was spent stays spent.

@@ -12,6 +12,9 @@ const SPREAD_MAX: f64 = 5.0;
 const SPREAD_PART: f64 = 12.0;
 /// A snapshot is taken when the call reaches the server: this long after it was sent, 50 ms.
 const ARRIVAL: f64 = 0.05;
+/// What calls have taken of a bucket is known well when that is so much of it: a quarter. The figures are rounded, and some
+/// are late.
+const TELLING: f64 = 0.25;
 /// How long a bucket that refused although it had had time to fill explains nothing: a minute.
 const DOUBT: f64 = 60.0;
 
@@ -30,6 +33,13 @@ pub(super) struct Sent {
     pub(super) at: f64,
     /// What had been spent of this bucket's unit, this call included.
     pub(super) spent: f64,
+}
+
+/// What calls have taken, so many times what they were counted for, and how much that tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Taken {
+    pub(super) times: f64,
+    pub(super) weight: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -101,6 +111,24 @@ impl Level {
         let before = (!self.short).then_some(self.cap);
         self.accept(now, sent, spent, window, shown, false);
         before.filter(|before| !self.short && *before != self.cap)
+    }
+
+    /// What was taken of it between the accepted snapshot and this one, where that can be told.
+    pub(super) fn taken(&self, now: f64, sent: Sent, shown: Shown) -> Option<Taken> {
+        if sent.seq <= self.snap || shown.reset.is_none() {
+            return None; // of before, or with a rate that is a guess
+        }
+        let passed = now.min(sent.at + ARRIVAL) - self.as_of;
+        let held = self.base + self.rate * passed;
+        let (spent, taken) = (sent.spent - self.spent_then, held - shown.remaining);
+        // What flowed over, and a debt, show as too little. Less than nothing: calls waited on their way to the server.
+        let told = held <= self.cap && shown.remaining > 0.0 && spent > 0.0 && taken > 0.0;
+        told.then(|| Taken { times: taken / spent, weight: spent / (TELLING * self.cap) })
+    }
+
+    /// Which call's snapshot was accepted; 0 before the first.
+    pub(super) fn snap(&self) -> u64 {
+        self.snap
     }
 
     /// What it holds when full.
@@ -242,10 +270,10 @@ impl Level {
         now >= self.full_at
     }
 
-    /// Its cap, others' use, and the call whose snapshot was accepted.
+    /// Its cap and others' use.
     #[cfg(test)]
-    pub(super) fn figures(&self) -> (f64, f64, u64) {
-        (self.cap, self.foreign, self.snap)
+    pub(super) fn figures(&self) -> (f64, f64) {
+        (self.cap, self.foreign)
     }
 
     /// The fastest rate that this bucket can explain, twice over: what lies above it is no limit worth keeping.
@@ -257,4 +285,56 @@ impl Level {
 /// Over how long a full bucket is spread.
 fn spread(cap: f64, rate: f64) -> f64 {
     SPREAD_MAX.min(cap / (rate * SPREAD_PART))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: f64 = 60.0;
+
+    /// A bucket of 60,000 a minute.
+    fn shown(remaining: f64) -> Shown {
+        let limit = 60_000.0;
+        Shown { limit, remaining, reset: Some((limit - remaining) / 1_000.0) }
+    }
+
+    fn sent(seq: u64, at: f64, spent: f64) -> Sent {
+        Sent { seq, at, spent }
+    }
+
+    /// A call sent at 10 s has shown 20,000 remaining, 50,000 spent by then.
+    fn level() -> Level {
+        Level::first(10.0, sent(5, 10.0, 50_000.0), 50_000.0, MINUTE, shown(20_000.0))
+    }
+
+    #[test]
+    fn what_calls_have_taken_is_what_is_missing_and_what_has_flowed_in() {
+        // Two seconds later 4,000 less, and 2,000 had flowed in: 6,000 taken for what was counted as 12,000.
+        let taken = level().taken(13.0, sent(9, 12.0, 62_000.0), shown(16_000.0)).unwrap();
+        assert!((taken.times - 0.5).abs() < 0.01, "{taken:?}");
+        assert!((taken.weight - 12_000.0 / 15_000.0).abs() < 1e-9, "{taken:?}");
+    }
+
+    #[test]
+    fn what_others_take_shows_as_taken_too() {
+        let alone = level().taken(13.0, sent(9, 12.0, 62_000.0), shown(16_000.0)).unwrap();
+        let beside = level().taken(13.0, sent(9, 12.0, 62_000.0), shown(10_000.0)).unwrap();
+        assert!(beside.times > alone.times);
+    }
+
+    #[test]
+    fn where_the_figures_do_not_tell_nothing_is_learned() {
+        let told = |at: f64, seq, spent, said| level().taken(at + 1.0, sent(seq, at, spent), said);
+        assert!(told(12.0, 9, 62_000.0, shown(16_000.0)).is_some());
+        assert_eq!(told(12.0, 5, 62_000.0, shown(16_000.0)), None, "an earlier call's");
+        assert_eq!(told(12.0, 9, 50_000.0, shown(16_000.0)), None, "nothing was spent");
+        assert_eq!(told(60.0, 9, 62_000.0, shown(58_000.0)), None, "it has been full, or nearly");
+        assert_eq!(told(12.0, 9, 62_000.0, shown(0.0)), None, "it may be in debt");
+        assert_eq!(told(12.0, 9, 62_000.0, shown(30_000.0)), None, "there is more than can have flowed in");
+        let no_reset = Shown { reset: None, ..shown(16_000.0) };
+        assert_eq!(told(12.0, 9, 62_000.0, no_reset), None, "the rate is a guess");
+        let seed = Level::seeded(0.0, 60_000.0, MINUTE);
+        assert_eq!(seed.taken(13.0, sent(9, 12.0, 62_000.0), shown(16_000.0)), None, "no header has spoken before");
+    }
 }

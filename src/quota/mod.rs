@@ -5,15 +5,17 @@
 //!
 //! * `level`: one bucket of the server's, read from `x-ratelimit-*` headers: how much it holds, how fast it fills
 //! * `window`: how many calls at once
+//! * `correction`: how much of an estimated token the server really takes
 //! * `ceiling`: a rate learned from refusals, for limits that no header shows
 //! * `blame`: what a refusal is evidence of, once an episode
 //! * `cooldown`: not before, and the key that is closed
-//! * `gate`: composes the five
+//! * `gate`: composes the six
 //! * `registry`: the gates by key
 
 mod blame;
 mod ceiling;
 mod cooldown;
+mod correction;
 mod gate;
 mod level;
 mod registry;

@@ -192,7 +192,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "rpm-debt", charge: Charge::Debt(0.25), ..BASE },
     TPM,
     Scenario { name: "tpm-under", time_bar: 1.02, refused_bar: 0.05, estimates: 0.3, ..TPM },
-    Scenario { name: "tpm-over", time_bar: 1.05, refused_bar: 0.04, estimates: 3.0, ..TPM },
+    Scenario { name: "tpm-over", time_bar: 1.02, refused_bar: 0.04, estimates: 3.0, ..TPM },
     FT60,
     HIDDEN,
     Scenario { name: "hidden-bare", time_bar: 1.03, refused_bar: 0.05, bare: true, ..HIDDEN },

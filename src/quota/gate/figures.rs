@@ -24,21 +24,14 @@ impl Gate {
         for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
             let dimension = bucket.dimension;
             let known = self.dims.iter_mut().find(|dim| dim.dimension == dimension);
-            // Azure often tells only what remains.
-            let limit = bucket.limit.or_else(|| known.as_ref().map(|dim| dim.level.cap()));
-            let (Some(limit), Some(remaining)) = (limit, bucket.remaining) else { continue };
-            if limit <= 0.0 || remaining < 0.0 || remaining > limit {
-                continue;
-            }
-            let reset = bucket.reset.map(|reset| reset.as_secs_f64());
-            let shown = Shown { limit, remaining, reset };
+            let Some(shown) = said_of(bucket, known.as_ref().map(|dim| &dim.level)) else { continue };
             let unit = dimension.unit() as usize;
             let sent = Sent { seq: ticket.seq, at, spent: ticket.spent[unit] };
             let window = window_of(dimension);
             if let Some(dim) = known {
                 let before = dim.level.snapshot(t, sent, self.spent[unit], window, shown);
                 if let Some(from) = before {
-                    self.report(Event::LimitChanged { dimension, from, to: limit });
+                    self.report(Event::LimitChanged { dimension, from, to: shown.limit });
                 }
             } else if self.dims.len() < MAX_DIMENSIONS {
                 let level = Level::first(t, sent, self.spent[unit], window, shown);
@@ -46,6 +39,25 @@ impl Gate {
                 self.dims.push(Dim { dimension, level });
             }
             self.known |= !said;
+        }
+    }
+
+    /// What calls that were let in have really taken corrects the estimates of the next, unless one of them was refused:
+    /// that one took nothing.
+    pub(super) fn correct(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
+        let Some(shown) = shown else { return };
+        let t = self.secs(now);
+        for bucket in shown.buckets() {
+            let unit = bucket.dimension.unit();
+            if !is_estimated(unit) {
+                continue;
+            }
+            let Some(dim) = self.dims.iter().find(|dim| dim.dimension == bucket.dimension) else { continue };
+            let sent = Sent { seq: ticket.seq, at: ticket.sent, spent: ticket.spent[unit as usize] };
+            let said = said_of(bucket, Some(&dim.level)).filter(|_| self.blame.none_since(dim.level.snap()));
+            if let Some(taken) = said.and_then(|said| dim.level.taken(t, sent, said)) {
+                self.correction.taken(ticket.correction * taken.times, taken.weight);
+            }
         }
     }
 
@@ -59,12 +71,25 @@ impl Gate {
     }
 }
 
+/// A bucket's figures, if they can be true.
+fn said_of(bucket: &BucketSnapshot, known: Option<&Level>) -> Option<Shown> {
+    // Azure often tells only what remains.
+    let limit = bucket.limit.or_else(|| known.map(Level::cap))?;
+    let (remaining, reset) = (bucket.remaining?, bucket.reset.map(|reset| reset.as_secs_f64()));
+    (limit > 0.0 && (0.0..=limit).contains(&remaining)).then_some(Shown { limit, remaining, reset })
+}
+
+/// Whether calls are counted at an estimate that the correction is for.
+fn is_estimated(unit: Unit) -> bool {
+    matches!(unit, Unit::Tokens | Unit::InputTokens)
+}
+
 /// What a call takes of a bucket of this unit, as far as estimates have proved right.
 pub(super) fn cost(ask: &Cost, unit: Unit, correction: f64) -> f64 {
     match unit {
         Unit::Requests => 1.0,
-        Unit::Tokens | Unit::InputTokens => ask.of(unit) * correction,
-        Unit::OutputTokens => ask.of(unit),
+        unit if is_estimated(unit) => ask.of(unit) * correction,
+        _ => ask.of(unit),
     }
 }
 

@@ -186,7 +186,7 @@ impl World {
         event: impl FnOnce(&mut Gate, Option<&RateLimitSnapshot>) -> T,
     ) -> T {
         let levels = |gate: &Gate| -> Vec<_> {
-            let old = |dim: &&Dim| ticket.seq <= dim.level.figures().2;
+            let old = |dim: &&Dim| ticket.seq <= dim.level.snap();
             gate.dims.iter().filter(old).map(|dim| (dim.dimension, format!("{:?}", dim.level))).collect()
         };
         let before = levels(&self.gate);
@@ -261,13 +261,15 @@ impl World {
         assert_eq!(self.gate.spent, self.spent, "2: only dispatch and settlement change what was spent");
         let at = self.gate.secs(self.now);
         for dim in &self.gate.dims {
-            let ((cap, ..), level) = (dim.level.figures(), dim.level.level(at));
+            let ((cap, _), level) = (dim.level.figures(), dim.level.level(at));
             assert!(level <= cap && !level.is_nan(), "2: {level} in {:?}", dim.level);
         }
+        let correction = self.gate.correction.factor();
+        assert!((0.25..=4.0).contains(&correction), "no figures lead estimates astray: {correction}");
         let until = self.gate.until();
         assert!(until >= self.until, "3: `until` never falls");
         self.until = until;
-        let snaps: Vec<_> = self.gate.dims.iter().map(|dim| dim.level.figures().2).collect();
+        let snaps: Vec<_> = self.gate.dims.iter().map(|dim| dim.level.snap()).collect();
         assert!(snaps.iter().zip(&self.snaps).all(|(now, before)| now >= before), "3: nor does `snap`");
         self.snaps = snaps;
     }
@@ -324,7 +326,7 @@ proptest! {
         world.out.clear();
         world.apply(&Event::Jump);
         let at = world.gate.secs(world.now);
-        let (cap, ..) = world.gate.dims[0].level.figures();
+        let (cap, _) = world.gate.dims[0].level.figures();
         prop_assert_eq!(world.gate.dims[0].level.level(at), cap);
         for _ in 0..limit as usize {
             world.apply(&Event::Submit { tokens: 0.0 });

@@ -15,10 +15,10 @@ impl Gate {
     pub(super) fn pace(&mut self, now: Instant, ask: &Cost, ahead: usize) -> (Instant, Duration) {
         let (mut wait, mut gap) = (0.0, 0.0);
         if !self.dims.is_empty() || self.ceiling.is_known() {
-            let t = self.secs(now);
+            let (t, correction) = (self.secs(now), self.correction.factor());
             for dim in &self.dims {
                 let unit = dim.dimension.unit();
-                let cost = cost(ask, unit, self.correction);
+                let cost = cost(ask, unit, correction);
                 let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
                 let level = dim.level.level(t);
                 wait = f64::max(wait, dim.level.wait_for(t, level, need));

@@ -15,8 +15,6 @@ use crate::time::add;
 
 /// A key without a success for [`max_wait`](GateConfig::max_wait) closes after so many episodes in a row.
 const CLOSE_AFTER: u32 = 5;
-/// The correction of token estimates stays within these bounds.
-const CORRECTION: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 
 /// What a refusal means for the call that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +55,7 @@ impl Gate {
         };
         let raw = verdict.scope.and_then(unit_of).map_or(0.0, |unit| ticket.asked.of(unit));
         if let Some(requested) = verdict.requested.filter(|_| raw > 0.0 && is_of_tokens(verdict)) {
-            let seen = 0.8 * self.correction + 0.2 * requested / raw;
-            self.correction = seen.clamp(*CORRECTION.start(), *CORRECTION.end());
+            self.correction.asked(requested / raw);
         }
         let judged = self.blame.judge(ticket.seq, self.seq, class, self.window.refutes(ticket.flight));
         if judged.new && class != Class::Rate && class != Class::Overload {
