@@ -156,9 +156,9 @@ impl Cooldown {
         Some(wait)
     }
 
-    /// Another key of the account is closed for so long: this one is for half as long again. True: it was open.
-    pub(super) fn shut_with_account(&mut self, now: Instant, wait: Duration, last: u64) -> bool {
-        let probe_at = add(now, wait + wait / 2);
+    /// Another key of the account is closed; this one may be probed when so much time is left of it. True: it was open.
+    pub(super) fn shut_with_account(&mut self, now: Instant, left: Duration, wait: Duration, last: u64) -> bool {
+        let probe_at = add(now, left);
         if let Some(shut) = &mut self.shut {
             (shut.probe_at, shut.wait) = (shut.probe_at.max(probe_at), shut.wait.max(wait));
             (shut.why, shut.last) = (Why::Account, last);
@@ -173,10 +173,10 @@ impl Cooldown {
         self.shut.take_if(|shut| shut.why == Why::Account).is_some()
     }
 
-    /// Until a key that the account's quota has closed may be probed.
-    pub(super) fn account_shut_for(&self, now: Instant) -> Option<Duration> {
+    /// Until a key that the account's quota has closed may be probed, and what its probes wait.
+    pub(super) fn account_shut(&self, now: Instant) -> Option<(Duration, Duration)> {
         let shut = self.shut.as_ref().filter(|shut| shut.why == Why::Account)?;
-        Some(shut.probe_at.saturating_duration_since(now))
+        Some((shut.probe_at.saturating_duration_since(now), shut.wait))
     }
 
     pub(super) fn sent(&mut self, seq: u64) {

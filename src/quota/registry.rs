@@ -146,9 +146,9 @@ impl Quotas {
         keys.gates.insert(key.hash(), Entry { gate: Arc::clone(&gate), used, account: account.hash() });
         drop(keys);
         drop(forgotten); // outside the lock: it may hold a timer
-        let closed = |(_, sibling): (_, Arc<Room<Gate>>)| sibling.look(|gate| gate.closed_for(Instant::now()));
-        if let Some(left) = self.siblings(key).into_iter().find_map(closed) {
-            gate.tell(|gate, now| gate.closed_with_account(now, left));
+        let closed = |(_, sibling): (_, Arc<Room<Gate>>)| sibling.look(|gate| gate.account_closed(Instant::now()));
+        if let Some(closed) = self.siblings(key).into_iter().find_map(closed) {
+            gate.tell(|gate, now| gate.inherit(now, closed));
         }
         gate
     }

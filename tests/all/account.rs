@@ -98,6 +98,22 @@ async fn where_nobody_calls_the_model_that_was_refused_another_probes_a_little_l
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_model_first_called_when_a_probe_is_due_probes_as_rarely_as_the_others() {
+    let server = until(usize::MAX);
+    let client = client(&layer(), &server);
+    warm(&client).await;
+    send(&client, to_model("a")).await;
+    tokio::time::advance(secs(50)).await;
+    for second in 0..100 {
+        let answer = send(&client, to_model("new")).await;
+        let probes = second == 0 || second == 60;
+        assert_eq!(refusal(&answer).is_none(), probes, "{second}");
+        tokio::time::advance(secs(1)).await;
+    }
+    assert_eq!(server.count(), 3 + 1 + 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_success_sent_before_the_quota_ended_opens_nothing() {
     let server = Server::new(|_, seen| match model(seen).as_str() {
         "slow" => Reply::ok().after(secs(5)),

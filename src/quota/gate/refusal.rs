@@ -87,9 +87,14 @@ impl Gate {
     /// Another key of the account was told that the quota is used up. That key probes for all, if anybody calls it: this
     /// one does when half as much time again has passed.
     pub(crate) fn closed_with_account(&mut self, now: Instant, wait: Duration) {
+        self.inherit(now, (wait + wait / 2, wait));
+    }
+
+    /// The account is closed already: until a probe may go, and what probes wait.
+    pub(crate) fn inherit(&mut self, now: Instant, (left, wait): (Duration, Duration)) {
         self.silences(now);
-        if self.cooldown.shut_with_account(now, wait, self.seq) {
-            self.report(Event::Closed { quota: true, retry_after: wait + wait / 2 });
+        if self.cooldown.shut_with_account(now, left, wait, self.seq) {
+            self.report(Event::Closed { quota: true, retry_after: left });
         }
     }
 
@@ -100,9 +105,9 @@ impl Gate {
         }
     }
 
-    /// For how long yet the key is closed because of its account.
-    pub(crate) fn closed_for(&self, now: Instant) -> Option<Duration> {
-        self.cooldown.account_shut_for(now)
+    /// Until the account, where it has closed the key, may be probed, and what its probes wait.
+    pub(crate) fn account_closed(&self, now: Instant) -> Option<(Duration, Duration)> {
+        self.cooldown.account_shut(now)
     }
 
     /// Which buckets are, by the refusal's own figures, too empty for this call: a bit each.
