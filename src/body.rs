@@ -38,10 +38,11 @@ pin_project! {
 
 /// What goes with a body until it ends: its call's slot, and who looks for errors as it streams by and tells the slot's
 /// gate of them.
-#[derive(Debug)]
 pub(crate) struct Held {
-    pub(crate) slot: Slot,
-    pub(crate) observer: Observer,
+    slot: Slot,
+    observer: Observer,
+    /// The end of the body was waited for.
+    waited: bool,
 }
 
 pin_project! {
@@ -71,9 +72,13 @@ impl<B: Body<Data = Bytes>> ResponseBody<B> {
 }
 
 impl Held {
+    pub(crate) fn new(slot: Slot, observer: Observer) -> Self {
+        Self { slot, observer, waited: false }
+    }
+
     /// A slot alone: nobody looks.
     pub(crate) fn slot(slot: Slot) -> Self {
-        Self { slot, observer: Observer::default() }
+        Self::new(slot, Observer::default())
     }
 
     /// A frame has come by, or the end.
@@ -97,11 +102,17 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        let frame = ready!(match this.kind.as_mut().project() {
+        let polled = match this.kind.as_mut().project() {
             KindProj::Inner { body } => body.poll_frame(cx),
             KindProj::Read { read } => read.poll_frame(cx),
             KindProj::Local { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-        });
+        };
+        let Poll::Ready(frame) = polled else {
+            if let Some(held) = this.held {
+                held.waited = true;
+            }
+            return Poll::Pending;
+        };
         // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
         // Nothing comes after trailers, either.
         if let Some(held) = this.held {
@@ -112,7 +123,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             let over = data.is_none() || this.kind.is_end_stream();
             held.see(data, over);
             if over && let Some(held) = this.held.take() {
-                held.slot.over();
+                held.slot.over(held.waited);
             }
         }
         Poll::Ready(frame)
@@ -149,7 +160,7 @@ impl<B: Body<Data = Bytes> + Default> Default for ResponseBody<B> {
 
 impl<B: Body> std::fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ResponseBody").field("held", &self.held).finish_non_exhaustive()
+        f.debug_struct("ResponseBody").field("slot", &self.held.as_ref().map(|held| &held.slot)).finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::Clearance;
 use crate::backoff::{Backoff, spread};
-use crate::classify::Verdict;
 use crate::room::Closed;
 use crate::time::add;
 
@@ -40,11 +39,6 @@ pub(super) enum Why {
 }
 
 impl Why {
-    /// Whose quota is used up: the account's, unless the answer names a limit or a model.
-    pub(super) fn of(exhausted: &Verdict) -> Self {
-        if exhausted.scope.is_none() && exhausted.model.is_none() { Self::Account } else { Self::Quota }
-    }
-
     pub(super) fn is_quota(self) -> bool {
         self != Self::Wait
     }
@@ -152,16 +146,19 @@ impl Cooldown {
             Some(_) => return None,
             None => first.min(PROBE_MAX),
         };
-        self.shut = Some(Box::new(Shut { probe_at: add(now, wait), wait, why, last }));
+        // A probe that meets a plain refusal says nothing of the quota.
+        let before = self.shut.as_ref().map(|shut| shut.why).filter(|_| why == Why::Wait);
+        self.shut = Some(Box::new(Shut { probe_at: add(now, wait), wait, why: before.unwrap_or(why), last }));
         Some(wait)
     }
 
-    /// Another key of the account is closed; this one may be probed when so much time is left of it. True: it was open.
+    /// Another key of the account is closed; this one may be probed when so much time is left of it. True: it was open. One
+    /// that was closed already keeps its own reason: the account does not open it again.
     pub(super) fn shut_with_account(&mut self, now: Instant, left: Duration, wait: Duration, last: u64) -> bool {
         let probe_at = add(now, left);
         if let Some(shut) = &mut self.shut {
             (shut.probe_at, shut.wait) = (shut.probe_at.max(probe_at), shut.wait.max(wait));
-            (shut.why, shut.last) = (Why::Account, last);
+            shut.last = last;
             return false;
         }
         self.shut = Some(Box::new(Shut { probe_at, wait, why: Why::Account, last }));

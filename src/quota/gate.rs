@@ -30,6 +30,7 @@ use crate::report::Event;
 use crate::room::{Next, Rule};
 use crate::time::add;
 use figures::{cost, window_of};
+use refusal::why;
 
 /// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
 const LATE: Duration = Duration::from_millis(5);
@@ -144,6 +145,8 @@ impl Gate {
     /// An answer that neither succeeds nor throttles: its headers show as much as any other's. The slot stays taken until
     /// the body ends.
     pub(crate) fn other(&mut self, now: Instant, ticket: &Ticket, too_large: bool, shown: Option<&RateLimitSnapshot>) {
+        self.silences(now);
+        self.heard = now;
         let mut ticket = *ticket;
         if too_large {
             // What its bucket cannot hold it has not taken from there; counted, it would stop the key for minutes.
@@ -312,7 +315,7 @@ impl Rule for Gate {
     fn heard(&mut self, now: Instant, seq: u64, verdict: &Verdict) {
         self.silences(now);
         if verdict.kind == Kind::QuotaExhausted {
-            self.shut(now, QUOTA_PROBE, Why::of(verdict), seq);
+            self.shut(now, QUOTA_PROBE, why(verdict), seq);
         } else if verdict.is_throttling() {
             let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
             let judged = self.blame.judge(seq, self.seq, class, false);

@@ -109,7 +109,7 @@ impl<C> Call<C> {
             gate.success(now, &ticket, shown);
             gate.wants_usage(&ticket)
         });
-        Some(Held { slot, observer: Observer::new(headers).with_usage(estimated) })
+        Some(Held::new(slot, Observer::new(headers).with_usage(estimated)))
     }
 
     fn tell_retries(&mut self, extensions: &mut Extensions) {
@@ -160,9 +160,7 @@ impl<C> Call<C> {
             } else {
                 let shown = self.shared.shown(&parts.headers, &mut empty);
                 let too_large = verdict.kind == Kind::TooLarge;
-                if too_large || shown.is_some() {
-                    self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown));
-                }
+                self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown));
                 return Some(slot); // as any answer: until its body ends
             }
             slot.settled();

@@ -143,16 +143,19 @@ impl<C> Call<C> {
         self.passage = Some(Passage { ticket, slot });
     }
 
-    /// Gives its admission back if a cooldown has begun since.
-    pub(super) fn give_up_if_stopped(&mut self) -> bool {
+    /// Whether a cooldown has begun since the gate let the call go.
+    pub(super) fn is_stopped(&self) -> bool {
         let now = Instant::now();
-        let gate = &self.gate;
-        let stopped =
-            |passage: &mut Passage| gate.look(|gate| gate.clearance(now, passage.ticket.seq)) != Clearance::Clear;
-        let Some(Passage { ticket, slot }) = self.passage.take_if(stopped) else { return false };
-        gate.tell(|gate, now| gate.withdrawn(now, &ticket));
-        slot.settled();
-        true
+        let stopped = |seq| self.gate.look(|gate| gate.clearance(now, seq)) != Clearance::Clear;
+        self.passage.as_ref().is_some_and(|passage| stopped(passage.ticket.seq))
+    }
+
+    /// Gives its admission back.
+    pub(super) fn withdraw(&mut self) {
+        if let Some(Passage { ticket, slot }) = self.passage.take() {
+            self.gate.tell(|gate, now| gate.withdrawn(now, &ticket));
+            slot.settled();
+        }
     }
 
     /// A copy of the request, if it may have to be sent again. It is made before [`mark`](Self::mark): it needs no permit of

@@ -167,6 +167,7 @@ where
                         }
                         Err(error) => {
                             this.state.set(State::Done);
+                            this.call.passage = None;
                             return Poll::Ready(Err(error));
                         }
                     }
@@ -250,11 +251,12 @@ impl<B> Wait<B> {
                     if let Err(error) = ready {
                         return Poll::Ready(Err(error));
                     }
-                    if *late && call.give_up_if_stopped() {
+                    if *late && call.is_stopped() {
                         // A cooldown has begun while the service was getting ready: as if it had not been admitted.
                         // What was made ready is given up, as at the door: it may hold somebody else's permit.
                         let fresh = service.clone();
                         drop(std::mem::replace(service, fresh));
+                        call.withdraw();
                         self.stage = requeue(call);
                         continue;
                     }

@@ -68,8 +68,8 @@ impl Shared {
         let given = given.or_else(|| config.key.as_ref().and_then(|of| with_parts(request, |parts| of(parts))));
         let in_path = if given.is_none() { peek::model_in_path(request.uri().path()) } else { None };
         let cost = request.extensions().get::<Cost>().copied();
-        // No request need be read to its end before a limit on tokens is known.
-        let counts = cost.is_none() && self.quotas.counts_tokens();
+        // No request need be read to its end before a limit on tokens is known, from an answer or from the user.
+        let counts = cost.is_none() && (self.quotas.counts_tokens() || config.gate.tokens_per_minute.is_some());
         let looks = counts || (given.is_none() && in_path.is_none());
         let body = if looks { replay.peek(request.body(), peek::PEEK_MAX) } else { None }.unwrap_or_default();
         let seen = if counts { peek::read(&body) } else { Seen { model: peek::model(&body), ..Seen::default() } };

@@ -59,11 +59,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The readied instance is the one called, unless the call has to wait: then it is given up.
-        let fresh = self.inner.clone();
-        let mut ready = std::mem::replace(&mut self.inner, fresh);
         let facts = self.shared.facts(&self.replay, &mut request);
         let mut call = Call::new(self.shared.clone(), self.replay.clone(), facts);
+        // The readied instance is the one called, unless the call has to wait: then it is given up. It is declared after
+        // the call, so that it goes first when something panics.
+        let fresh = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, fresh);
         match call.enter() {
             Ok(Entrance::Open) => {
                 // Requests and futures are large, and each move of one is a copy: this is the path of nearly all calls.

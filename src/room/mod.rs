@@ -69,7 +69,7 @@ pub(crate) trait Rule: Send + 'static {
     fn next(&mut self, now: Instant, ask: &Self::Ask, ahead: usize) -> Next;
     /// The call goes.
     fn take(&mut self, now: Instant, ask: &Self::Ask, gap: Duration) -> Self::Pass;
-    /// What was admitted has ended; when is not told where nothing hangs on it.
+    /// What was admitted has ended. No time is told where a body came at once with the head that was told of.
     fn ended(&mut self, now: Option<Instant>, seq: u64);
     /// What was admitted turned out to be refused in the midst of its answer.
     fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
@@ -80,8 +80,9 @@ pub(crate) trait Rule: Send + 'static {
 /// Where a slot is given back to, whatever the rule behind it.
 pub(crate) trait Release: Send + Sync {
     fn release(&self, seq: u64);
-    /// The same at the end of an answer whose head was told of. The clock is read only if somebody waits.
-    fn over(&self, seq: u64);
+    /// The same at the end of an answer whose head was told of: the clock is read if that end was waited for, or if
+    /// somebody waits for the slot.
+    fn over(&self, seq: u64, waited: bool);
     fn heard(&self, seq: u64, verdict: &Verdict);
     fn used(&self, estimated: f64, used: f64);
 }
@@ -281,9 +282,9 @@ impl<R: Rule> Release for Room<R> {
         self.tell(|rule, now| rule.ended(Some(now), seq));
     }
 
-    fn over(&self, seq: u64) {
+    fn over(&self, seq: u64, waited: bool) {
         let mut state = self.lock();
-        let now = (state.queue.len() > 0).then(Instant::now);
+        let now = ((R::CLOCK && waited) || state.queue.len() > 0).then(Instant::now);
         state.rule.ended(now, seq);
         self.finish(state, now.unwrap_or(*ANY_TIME));
     }
@@ -380,10 +381,10 @@ impl Slot {
         self.room.used(estimated, used);
     }
 
-    /// Gives it back at the end of an answer's body.
-    pub(crate) fn over(mut self) {
+    /// Gives it back at the end of an answer's body, which came at once or was waited for.
+    pub(crate) fn over(mut self, waited: bool) {
         let seq = std::mem::replace(&mut self.seq, SETTLED);
-        self.room.over(seq);
+        self.room.over(seq, waited);
     }
 
     /// Lets go of the slot without giving it back: its books are settled already.

@@ -7,8 +7,6 @@ use tower_429::{Event, QuotaKey, Reason};
 
 use crate::support_retry::*;
 
-const NO_QUOTA: &str = r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
-
 fn to_model(model: &str) -> Req {
     let mut request = unkeyed("");
     *request.body_mut() = format!(r#"{{"model":"{model}"}}"#).into();
@@ -141,6 +139,43 @@ async fn a_limit_that_is_a_models_own_and_a_key_of_ones_own_are_closed_alone() {
     assert_eq!(refusal(&send(&client, request()).await), None);
     assert_eq!(refusal(&send(&client, request()).await), Some(Reason::QuotaExhausted));
     assert_eq!(refusal(&send(&client, to_model("a")).await), None, "no relation of the other is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_closed_for_a_reason_of_its_own_is_not_opened_with_its_account() {
+    let mut refused = 0;
+    let server = Server::new(move |_, seen| {
+        if model(seen) == "b" {
+            return Reply::bare().header("retry-after", "7200");
+        }
+        refused += 1;
+        if refused == 1 { Reply::status(429, NO_QUOTA) } else { Reply::ok() }
+    });
+    let client = client(&layer(), &server);
+    assert_eq!(refusal(&send(&client, to_model("b")).await), None);
+    send(&client, to_model("a")).await;
+    tokio::time::advance(secs(30)).await;
+    assert_eq!(send(&client, to_model("a")).await.status(), 200, "the account is open again");
+    assert_eq!(refusal(&send(&client, to_model("b")).await), Some(Reason::Cooldown), "two hours, the server said");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_probe_met_a_plain_refusal_is_opened_with_its_account_all_the_same() {
+    let server = Server::new(|n, _| match n {
+        0 | 1 => Reply::ok(),
+        2 => Reply::status(429, NO_QUOTA),
+        3 => Reply::bare().header("retry-after", "1"),
+        _ => Reply::ok(),
+    });
+    let client = client(&layer().max_retries(0), &server);
+    for model in ["a", "b", "a"] {
+        send(&client, to_model(model)).await;
+    }
+    tokio::time::advance(secs(45)).await;
+    assert_eq!(send(&client, to_model("b")).await.status(), 429, "the probe");
+    assert_eq!(send(&client, to_model("a")).await.status(), 200);
+    tokio::time::advance(secs(2)).await;
+    assert_eq!(send(&client, to_model("b")).await.status(), 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,7 +80,7 @@ impl Gate {
         self.silences(now);
         self.ended(Some(now), ticket.seq);
         self.ceiling.refused(self.secs(now), ticket.sent);
-        let why = Why::of(verdict);
+        let why = why(verdict);
         self.shut(now, QUOTA_PROBE, why, ticket.seq).filter(|_| why == Why::Account)
     }
 
@@ -183,4 +183,9 @@ impl Gate {
         let not_before = own.map_or(until, |wait| add(now, wait));
         Fate { closed: self.cooldown.is_shut(), not_before, alone: own.is_some() }
     }
+}
+
+/// Whose quota is used up: the account's, unless the answer names a limit or a model.
+pub(super) fn why(exhausted: &Verdict) -> Why {
+    if exhausted.scope.is_none() && exhausted.model.is_none() { Why::Account } else { Why::Quota }
 }
