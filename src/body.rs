@@ -41,8 +41,6 @@ pin_project! {
 pub(crate) struct Held {
     slot: Slot,
     observer: Observer,
-    /// The end of the body was waited for.
-    waited: bool,
 }
 
 pin_project! {
@@ -73,7 +71,7 @@ impl<B: Body<Data = Bytes>> ResponseBody<B> {
 
 impl Held {
     pub(crate) fn new(slot: Slot, observer: Observer) -> Self {
-        Self { slot, observer, waited: false }
+        Self { slot, observer }
     }
 
     /// A slot alone: nobody looks.
@@ -109,7 +107,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
         };
         let Poll::Ready(frame) = polled else {
             if let Some(held) = this.held {
-                held.waited = true;
+                held.observer.waits();
             }
             return Poll::Pending;
         };
@@ -123,7 +121,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             let over = data.is_none() || this.kind.is_end_stream();
             held.see(data, over);
             if over && let Some(held) = this.held.take() {
-                held.slot.over(held.waited);
+                held.slot.over(held.observer.waited());
             }
         }
         Poll::Ready(frame)

@@ -29,7 +29,7 @@ pub(crate) fn next_number() -> u64 {
 /// together.
 ///
 /// Put one into a request's extensions, or give a function to [`RetryOn429Layer::key`](crate::RetryOn429Layer::key),
-/// to decide yourself; a key of your own is related to no other:
+/// to decide yourself; a key made with [`new`](Self::new) is related to no other:
 ///
 /// ```
 /// use tower_429::QuotaKey;

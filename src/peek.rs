@@ -56,7 +56,7 @@ pub(crate) fn model_in_path(path: &str) -> Option<&[u8]> {
 /// What a request's body says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Seen<'a> {
-    /// As [`model`] finds it.
+    /// The first string of that name in the outermost object, as sent, that holds no escape.
     pub(crate) model: Option<&'a [u8]>,
     /// The tokens of its texts, and of its images and files.
     pub(crate) prompt: f64,

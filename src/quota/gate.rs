@@ -1,8 +1,8 @@
 //! May this key send now? One state for each key, and what each event does to it: `state × event × now → decision`.
 //!
-//! The gate composes the six parts beside it; only it knows more than one of them: here what
-//! lets a call go, in `pace` when, in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting room,
-//! so that admission, order and the one timer are decided under one lock.
+//! The gate composes the six parts beside it; only it knows more than one of them: here what lets a call go, in `pace`
+//! when, in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting
+//! room, so that admission, order and the one timer are decided under one lock.
 
 mod figures;
 #[cfg(test)]

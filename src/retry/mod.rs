@@ -34,7 +34,7 @@
 //! When a quota is used up, the calls behind it are answered locally; one of them goes as a probe after 30 s, then after
 //! twice as long each time, up to ten minutes, and a success opens it again. A plan or a balance (an answer that names
 //! neither a limit nor a model, such as `insufficient_quota`) is the account's: all its keys are closed with the one that
-//! was told, that one probes for all, and another in its place where nobody calls it.
+//! was told. That one probes for all; the others do half as long later, where nobody calls it.
 //!
 //! # Errors
 //!

@@ -4,6 +4,7 @@
 //! consequence are one step. Waking is not admission: whoever comes asks the rule again.
 
 mod queue;
+mod slot;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -19,6 +20,8 @@ use tokio::time::Instant;
 use crate::call::{Priority, next_number};
 use crate::classify::Verdict;
 use queue::{Came, Queue};
+use slot::Release;
+pub(crate) use slot::Slot;
 use timer::Timer;
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
 
@@ -75,16 +78,6 @@ pub(crate) trait Rule: Send + 'static {
     fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
     /// What was admitted at an estimated cost has used so much.
     fn used(&mut self, _estimated: f64, _used: f64) {}
-}
-
-/// Where a slot is given back to, whatever the rule behind it.
-pub(crate) trait Release: Send + Sync {
-    fn release(&self, seq: u64);
-    /// The same at the end of an answer whose head was told of: the clock is read if that end was waited for, or if
-    /// somebody waits for the slot.
-    fn over(&self, seq: u64, waited: bool);
-    fn heard(&self, seq: u64, verdict: &Verdict);
-    fn used(&self, estimated: f64, used: f64);
 }
 
 /// A rule, its queue and its timer.
@@ -353,56 +346,5 @@ impl<R: Rule> State<R> {
             wakers.extend(self.queue.messengers()); // to make one: only a waiter's poll has a runtime for sure
         }
         false
-    }
-}
-
-/// No admission has this number.
-const SETTLED: u64 = 0;
-
-/// A slot that is given back when it is dropped: `(room, seq)`, for either rule.
-#[must_use = "the slot is free again as soon as this is dropped"]
-pub(crate) struct Slot {
-    room: Arc<dyn Release>,
-    seq: u64,
-}
-
-impl Slot {
-    pub(crate) fn new(room: Arc<dyn Release>, seq: u64) -> Self {
-        Self { room, seq }
-    }
-
-    /// Tells the room what was heard within the answer.
-    pub(crate) fn heard(&self, verdict: &Verdict) {
-        self.room.heard(self.seq, verdict);
-    }
-
-    /// Tells the room what the call has used.
-    pub(crate) fn used(&self, estimated: f64, used: f64) {
-        self.room.used(estimated, used);
-    }
-
-    /// Gives it back at the end of an answer's body, which came at once or was waited for.
-    pub(crate) fn over(mut self, waited: bool) {
-        let seq = std::mem::replace(&mut self.seq, SETTLED);
-        self.room.over(seq, waited);
-    }
-
-    /// Lets go of the slot without giving it back: its books are settled already.
-    pub(crate) fn settled(mut self) {
-        self.seq = SETTLED;
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if self.seq != SETTLED {
-            self.room.release(self.seq);
-        }
-    }
-}
-
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("seq", &self.seq).finish_non_exhaustive()
     }
 }
