@@ -172,7 +172,7 @@ fn eight_digits(text: [u8; 8]) -> Option<u64> {
 fn any_count(text: &[u8]) -> Option<f64> {
     let text = text.trim_ascii();
     let value = std::str::from_utf8(text).ok()?.parse::<f64>().ok()?;
-    (value.is_finite() && value >= 0.0 && text[0] != b'+').then_some(value)
+    (value.is_finite() && value >= 0.0 && !matches!(text[0], b'+' | b'-')).then_some(value)
 }
 
 /// The first item of a list: older IETF drafts write `100, 100;w=60`. A date has a comma of its own.
