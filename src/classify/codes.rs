@@ -14,6 +14,8 @@ pub(super) struct Codes<'c> {
     codes: &'c str,
     dialect: &'c Dialect,
     pub(super) stop: bool,
+    /// What stops is the account's.
+    pub(super) account: bool,
     pub(super) too_large: bool,
     pub(super) overload: bool,
     pub(super) concurrent: bool,
@@ -24,8 +26,9 @@ pub(super) struct Codes<'c> {
 impl<'c> Codes<'c> {
     /// Reads squeezed codes, a line each; `text` are the messages beside them.
     pub(super) fn read(dialect: &'c Dialect, codes: &'c str, text: &str) -> Self {
-        let (stop, too_large, overload, concurrent, rate, server) = (false, false, false, false, false, false);
-        let mut found = Self { codes, dialect, stop, too_large, overload, concurrent, rate, server };
+        let (stop, account, too_large, overload) = (false, false, false, false);
+        let (concurrent, rate, server) = (false, false, false);
+        let mut found = Self { codes, dialect, stop, account, too_large, overload, concurrent, rate, server };
         let mut lower = None;
         for code in codes.lines() {
             let mut kind = meaning(dialect, code).map(|(kind, _)| kind);
@@ -38,7 +41,10 @@ impl<'c> Codes<'c> {
                 }
             }
             match kind {
-                Some(QuotaExhausted) => found.stop = true,
+                Some(QuotaExhausted) => {
+                    found.stop = true;
+                    found.account |= !OF_A_MODEL.iter().any(|part| code.contains(part));
+                }
                 Some(Kind::TooLarge) => found.too_large = true,
                 Some(Overloaded) => found.overload = true,
                 Some(Concurrency) => found.concurrent = true,
@@ -134,6 +140,18 @@ const CODE_WORDS: &[(&str, Kind)] = &[
     ("toomanyrequest", RateLimited),
     ("throttl", RateLimited),
     ("requestlimitexceeded", RateLimited),
+];
+
+/// Parts of the codes that may stop one model alone; all others speak of the account's plan, budget or balance.
+const OF_A_MODEL: &[&str] = &[
+    "freetier",
+    "setlimitexceeded",
+    "commoditynotpurchased",
+    "usagenotincluded",
+    "servicequotaexceeded",
+    "errorcode17",
+    "errorcode19",
+    "1304",
 ];
 
 /// The limit that a squeezed code names, by the words in it: `generaterequestsperdayperproject`,

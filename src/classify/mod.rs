@@ -114,6 +114,9 @@ pub struct Verdict {
     pub model: Option<String>,
     /// Whether the answer names the limit it speaks of.
     pub evidence: Evidence,
+    /// With [`Kind::QuotaExhausted`]: it is the whole account's plan, budget or balance, so that no other model of it will
+    /// do. If not, it may be that of one model.
+    pub account: bool,
 }
 
 impl Verdict {
@@ -162,6 +165,7 @@ impl Verdict {
             requested: None,
             model: None,
             evidence,
+            account: false,
         }
     }
 
@@ -213,6 +217,13 @@ impl Verdict {
     #[must_use]
     pub fn with_model(mut self, model: impl Into<String>) -> Self {
         self.model = Some(model.into());
+        self
+    }
+
+    /// Says that a quota that is used up is the whole account's.
+    #[must_use]
+    pub const fn with_account(mut self) -> Self {
+        self.account = true;
         self
     }
 

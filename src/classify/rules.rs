@@ -64,6 +64,8 @@ pub(super) fn verdict(
         verdict.requested = words.requested.or(body.requested);
     }
     verdict.model = words.model.map(str::to_owned).or_else(|| body.model.clone());
+    let account = codes.account || words.account || status == StatusCode::PAYMENT_REQUIRED;
+    verdict.account = kind == Kind::QuotaExhausted && account && words.scope().is_none() && verdict.model.is_none();
 
     let exhausted = kind != Kind::TooLarge && when(&mut verdict, headers, &body, &words, &now);
     let figures = limit.or(verdict.used).or(verdict.requested).is_some();
@@ -217,6 +219,37 @@ mod tests {
         ] {
             assert_eq!(judge(429, headers, body).evidence, evidence, "{headers:?} {body}");
         }
+    }
+
+    #[test]
+    fn whose_quota_is_used_up() {
+        for (status, body, account) in [
+            (429, r#"{"error":{"code":"insufficient_quota","message":"m"}}"#, true),
+            (429, r#"{"error":{"code":"credit_balance_exhausted","type":"insufficient_quota"}}"#, true),
+            (400, r#"{"error":{"message":"Your credit balance is too low to access the Anthropic API."}}"#, true),
+            (400, r#"{"error":{"message":"Budget has been exceeded!","type":"budget_exceeded"}}"#, true),
+            (402, "", true),
+            (
+                429,
+                r#"{"error":"Your team has either used all available credits or reached its spending limit."}"#,
+                true,
+            ),
+            (429, r#"{"error":{"message":"You exceeded your current quota"}}"#, false),
+            (403, r#"{"code":"AllocationQuota.FreeTierOnly","message":"m"}"#, false),
+            (429, r#"{"code":"Throttling.AllocationQuota","message":"Free allocated quota exceeded."}"#, false),
+            (429, r#"{"error":{"code":"insufficient_quota","message":"Quota exceeded for model gpt-4o"}}"#, false),
+            (429, r#"{"error":{"message":"Rate limit exceeded: free-models-per-day."}}"#, false),
+            (402, r#"{"error":{"message":"You requested up to 32000 tokens, limit 27342 tokens per day"}}"#, false),
+        ] {
+            let verdict = judge(status, &[], body);
+            assert_eq!((verdict.kind, verdict.account), (Kind::QuotaExhausted, account), "{body}");
+        }
+        let empty = [("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-limit-requests", "5")];
+        let verdict = judge(429, &empty, r#"{"error":{"code":"insufficient_quota"}}"#);
+        assert!(
+            verdict.account && verdict.scope == Some(Scope::Requests),
+            "a bucket that is empty, too, changes nothing"
+        );
     }
 
     #[test]

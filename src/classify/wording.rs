@@ -10,6 +10,8 @@ use super::phrases::{self, Sign};
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Wording<'t> {
     pub(super) stop: bool,
+    /// It is the account's.
+    pub(super) account: bool,
     /// The same outside of quotes: a 400 often quotes the request that it refuses.
     pub(super) stop_unquoted: bool,
     pub(super) stop_weak: bool,
@@ -49,10 +51,22 @@ impl<'t> Wording<'t> {
 
     /// Only what tells the kind.
     pub(super) fn without_figures(self) -> Self {
-        let Self { stop, stop_unquoted, stop_weak, overload, concurrent, too_large, rate, server_fault, month, .. } =
-            self;
+        let Self {
+            stop,
+            account,
+            stop_unquoted,
+            stop_weak,
+            overload,
+            concurrent,
+            too_large,
+            rate,
+            server_fault,
+            month,
+            ..
+        } = self;
         Self {
             stop,
+            account,
             stop_unquoted,
             stop_weak,
             overload,
@@ -100,8 +114,9 @@ impl<'t> Wording<'t> {
         let bytes = text.as_bytes();
         let whole_word = !plain.get(end).is_some_and(u8::is_ascii_alphanumeric);
         match sign {
-            Sign::Stop => {
+            Sign::Stop | Sign::Account => {
                 self.stop = true;
+                self.account |= sign == Sign::Account;
                 self.stop_unquoted |= !opens_quote(&plain[..start]);
             }
             Sign::StopWeak => self.stop_weak = true,

@@ -100,6 +100,11 @@ impl Cooldown {
         self.until.filter(|until| *until > now).map_or(Opens::Now, Opens::At)
     }
 
+    /// Whether it is too early for any call, be it a probe.
+    pub(super) fn holds(&self, now: Instant) -> bool {
+        self.until.max(self.shut.as_ref().map(|shut| shut.probe_at)).is_some_and(|until| until > now)
+    }
+
     /// A probe goes no earlier than any other call: a hint may end later than the key's first wait.
     fn probe_at(&self, shut: &Shut) -> Instant {
         self.until.map_or(shut.probe_at, |until| until.max(shut.probe_at))
@@ -122,6 +127,11 @@ impl Cooldown {
     pub(super) fn unhinted(&mut self, now: Instant, in_a_row: u32, backoff: &Backoff) {
         let wait = backoff.draw(in_a_row, &mut self.rng);
         self.not_before(add(now, wait));
+    }
+
+    /// Any time up to so much.
+    pub(super) fn up_to(&mut self, most: Duration) -> Duration {
+        most.mul_f64(self.rng.f64())
     }
 
     /// The wait of one call alone.

@@ -30,7 +30,6 @@ use crate::report::Event;
 use crate::room::{Next, Rule};
 use crate::time::add;
 use figures::{cost, window_of};
-use refusal::why;
 
 /// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
 const LATE: Duration = Duration::from_millis(5);
@@ -202,6 +201,11 @@ impl Gate {
         self.window.size()
     }
 
+    /// Whether nothing may be sent for now, whoever asks.
+    pub(crate) fn holds(&self, now: Instant) -> bool {
+        self.cooldown.holds(now)
+    }
+
     /// When nothing is held back for the key's sake any more.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.cooldown.until()
@@ -315,7 +319,7 @@ impl Rule for Gate {
     fn heard(&mut self, now: Instant, seq: u64, verdict: &Verdict) {
         self.silences(now);
         if verdict.kind == Kind::QuotaExhausted {
-            self.shut(now, QUOTA_PROBE, why(verdict), seq);
+            self.shut(now, QUOTA_PROBE, Why::Quota, seq); // a body cannot reach the account's other keys
         } else if verdict.is_throttling() {
             let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
             let judged = self.blame.judge(seq, self.seq, class, false);

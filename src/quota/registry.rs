@@ -9,7 +9,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::{Clearance, Gate, GateConfig};
+use super::{Gate, GateConfig};
 use crate::call::QuotaKey;
 use crate::dialect::Dialect;
 use crate::room::Room;
@@ -147,7 +147,7 @@ impl Quotas {
         drop(keys);
         drop(forgotten); // outside the lock: it may hold a timer
         let closed = |(_, sibling): (_, Arc<Room<Gate>>)| sibling.look(|gate| gate.account_closed(Instant::now()));
-        if let Some(closed) = self.siblings(key).into_iter().find_map(closed) {
+        if let Some(closed) = self.siblings(key).into_iter().filter_map(closed).min() {
             gate.tell(|gate, now| gate.inherit(now, closed));
         }
         gate
@@ -185,9 +185,7 @@ impl Quotas {
 fn forget_one(keys: &mut HashMap<u64, Entry, BuildHasherDefault<AsIs>>) -> Option<Entry> {
     let now = Instant::now();
     let idle = keys.iter().filter(|(_, entry)| Arc::strong_count(&entry.gate) == 1);
-    let oldest = idle.min_by_key(|(_, entry)| {
-        (entry.gate.look(|gate| gate.clearance(now, u64::MAX)) != Clearance::Clear, entry.used)
-    })?;
+    let oldest = idle.min_by_key(|(_, entry)| (entry.gate.look(|gate| gate.holds(now)), entry.used))?;
     let key = *oldest.0;
     keys.remove(&key)
 }

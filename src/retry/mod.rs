@@ -32,9 +32,10 @@
 //! [`DEFAULT_MAX_BACKOFF`], drawn anew each time between half and all of it.
 //!
 //! When a quota is used up, the calls behind it are answered locally; one of them goes as a probe after 30 s, then after
-//! twice as long each time, up to ten minutes, and a success opens it again. A plan or a balance (an answer that names
-//! neither a limit nor a model, such as `insufficient_quota`) is the account's: all its keys are closed with the one that
-//! was told. That one probes for all; the others do half as long later, where nobody calls it.
+//! twice as long each time, up to ten minutes, and a success opens it again. A plan, a budget or a balance (an answer whose
+//! verdict says [`account`](crate::Verdict::account), such as `insufficient_quota`) closes all keys of the account with the
+//! one that was told. That one probes for all; where nobody calls it, another does, when half as long has passed again or
+//! up to as long. An error inside a 200 closes its own key alone.
 //!
 //! # Errors
 //!

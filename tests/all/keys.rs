@@ -122,3 +122,23 @@ async fn no_more_than_a_thousand_keys_are_remembered_and_first_to_go_are_those_w
     assert_eq!(slow.await.unwrap(), 200);
     assert_eq!(snapshot("slow").unwrap().in_flight, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_key_whose_time_for_a_probe_has_come_is_forgotten_before_keys_that_were_used_later() {
+    let server = Server::new(|n, _| match n {
+        0 => Reply::status(429, NO_QUOTA),
+        _ => Reply::ok(),
+    });
+    let layer = layer();
+    let client = client(&layer, &server);
+    let quotas = layer.quotas();
+    send(&client, with(QuotaKey::new("closed"))).await;
+    for n in 1..MAX_KEYS {
+        send(&client, with(QuotaKey::new(n))).await.into_body().collect().await.unwrap();
+    }
+    send(&client, with(QuotaKey::new("one more"))).await;
+    assert!(quotas.snapshot(QuotaKey::new("closed")).is_some() && quotas.snapshot(QuotaKey::new(1_usize)).is_none());
+    tokio::time::advance(secs(31)).await;
+    send(&client, with(QuotaKey::new("and one"))).await;
+    assert!(quotas.snapshot(QuotaKey::new("closed")).is_none() && quotas.snapshot(QuotaKey::new(2_usize)).is_some());
+}

@@ -80,14 +80,16 @@ impl Gate {
         self.silences(now);
         self.ended(Some(now), ticket.seq);
         self.ceiling.refused(self.secs(now), ticket.sent);
-        let why = why(verdict);
-        self.shut(now, QUOTA_PROBE, why, ticket.seq).filter(|_| why == Why::Account)
+        let why = if verdict.account { Why::Account } else { Why::Quota };
+        self.shut(now, QUOTA_PROBE, why, ticket.seq).filter(|_| verdict.account)
     }
 
-    /// Another key of the account was told that the quota is used up. That key probes for all, if anybody calls it: this
-    /// one does when half as much time again has passed.
+    /// Another key of the account was told that the quota is used up. That key probes for all, if anybody calls it: the
+    /// others do when half as much time again has passed, or up to as much, so that not all of them do at once.
     pub(crate) fn closed_with_account(&mut self, now: Instant, wait: Duration) {
-        self.inherit(now, (wait + wait / 2, wait));
+        let half = wait / 2;
+        let left = wait + half + self.cooldown.up_to(half);
+        self.inherit(now, (left, wait));
     }
 
     /// The account is closed already: until a probe may go, and what probes wait.
@@ -183,9 +185,4 @@ impl Gate {
         let not_before = own.map_or(until, |wait| add(now, wait));
         Fate { closed: self.cooldown.is_shut(), not_before, alone: own.is_some() }
     }
-}
-
-/// Whose quota is used up: the account's, unless the answer names a limit or a model.
-pub(super) fn why(exhausted: &Verdict) -> Why {
-    if exhausted.scope.is_none() && exhausted.model.is_none() { Why::Account } else { Why::Quota }
 }
