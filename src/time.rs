@@ -23,6 +23,11 @@ pub(crate) fn secs(secs: f64) -> Duration {
     Duration::try_from_secs_f64(secs).map_or(LONGEST, |time| time.min(LONGEST))
 }
 
+/// A time in seconds. Multiplied, where `as_secs_f64` divides: several are needed for each call.
+pub(crate) fn in_secs(time: Duration) -> f64 {
+    time.as_secs() as f64 + f64::from(time.subsec_nanos()) * 1e-9
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

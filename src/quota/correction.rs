@@ -3,6 +3,8 @@
 //! A refusal's `Requested` is the server's own price for that call. Where nothing is refused, what the buckets have lost
 //! between two snapshots tells the same, less exactly, and with what others took: it only bounds the price from above.
 
+use super::level::least;
+
 /// Both are kept within these bounds.
 const LEAST: f64 = 0.25;
 const MOST: f64 = 4.0;
@@ -28,7 +30,7 @@ impl Default for Correction {
 
 impl Correction {
     pub(super) fn factor(&self) -> f64 {
-        self.asked.min(MARGIN * self.taken)
+        least(self.asked, MARGIN * self.taken)
     }
 
     /// A refusal names the call's price, so many times its estimate.
@@ -39,7 +41,7 @@ impl Correction {
 
     /// Calls between two snapshots have taken so many times their estimates; `weight` grows with how much they took.
     pub(super) fn taken(&mut self, times: f64, weight: f64) {
-        self.taken = blend(self.taken, times, weight.min(WEIGHT));
+        self.taken = blend(self.taken, times, least(weight, WEIGHT));
     }
 }
 

@@ -28,7 +28,7 @@ use crate::classify::{Dimension, Kind, RateLimitSnapshot, Unit, Verdict};
 use crate::dialect::Dialect;
 use crate::report::Event;
 use crate::room::{Next, Rule};
-use crate::time::add;
+use crate::time::{add, in_secs};
 use figures::{cost, window_of};
 
 /// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
@@ -121,9 +121,10 @@ impl Gate {
     /// A 2xx: what its headers show, and that it was let in. The slot stays taken until the body ends.
     pub(crate) fn success(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.silences(now);
-        self.correct(now, ticket, shown);
         self.heard = now;
-        self.snapshots(now, ticket, shown, None);
+        if shown.is_some() {
+            self.snapshots(self.secs(now), ticket, shown, None, true);
+        }
         self.ailing = None;
         self.answered(ticket.seq);
         if self.cooldown.success(ticket.seq) {
@@ -155,7 +156,7 @@ impl Gate {
                 ticket.spent[unit as usize] -= cost;
             }
         }
-        self.snapshots(now, &ticket, shown, None);
+        self.snapshots(self.secs(now), &ticket, shown, None, false);
     }
 
     /// A call that was admitted but not sent after all gives back what it took.
@@ -168,6 +169,7 @@ impl Gate {
     }
 
     /// Whether [`used`](Rule::used) wants to be told what a call has used, and what it was estimated at.
+    #[inline]
     pub(crate) fn wants_usage(&self, ticket: &Ticket) -> Option<f64> {
         let seeded = self.dims.iter().any(|dim| dim.dimension.unit() == Unit::Tokens && dim.level.is_seed());
         seeded.then(|| cost(&ticket.asked, Unit::Tokens, ticket.correction))
@@ -214,7 +216,7 @@ impl Gate {
     // === inside ===
 
     fn secs(&self, at: Instant) -> f64 {
-        at.saturating_duration_since(self.base).as_secs_f64()
+        in_secs(at.saturating_duration_since(self.base))
     }
 
     fn silences(&mut self, now: Instant) {
@@ -250,6 +252,7 @@ impl Rule for Gate {
     type Pass = Ticket;
     const CLOCK: bool = true;
 
+    #[inline]
     fn submit(&mut self, now: Instant) {
         if self.window.in_flight() == 0 && now >= self.heard + IDLE {
             self.ceiling.rested();

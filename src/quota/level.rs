@@ -118,7 +118,7 @@ impl Level {
         if sent.seq <= self.snap || shown.reset.is_none() {
             return None; // of before, or with a rate that is a guess
         }
-        let passed = now.min(sent.at + ARRIVAL) - self.as_of;
+        let passed = least(now, sent.at + ARRIVAL) - self.as_of;
         let held = self.base + self.rate * passed;
         let (spent, taken) = (sent.spent - self.spent_then, held - shown.remaining);
         // What flowed over, and a debt, show as too little. Less than nothing: calls waited on their way to the server.
@@ -144,17 +144,17 @@ impl Level {
     fn accept(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown, first: bool) {
         let Shown { limit, remaining, reset } = shown;
         let before = (self.cap, self.rate);
-        let as_of = now.min(sent.at + ARRIVAL);
+        let as_of = least(now, sent.at + ARRIVAL);
         let used = limit - remaining;
         let mut rate =
-            reset.filter(|reset| *reset > 1e-3 && used >= f64::max(1.0, 0.002 * limit)).map(|reset| used / reset);
+            reset.filter(|reset| *reset > 1e-3 && used >= most(1.0, 0.002 * limit)).map(|reset| used / reset);
         if let Some(reset) = reset {
             if self.reference.0.is_nan() {
                 self.reference = (remaining, reset);
             }
             let (was_remaining, was_reset) = self.reference;
             let (fell, grew) = (was_remaining - remaining, reset - was_reset);
-            if fell.abs() >= f64::max(4.0, 0.005 * limit) && fell * grew > 0.0 {
+            if fell.abs() >= most(4.0, 0.005 * limit) && fell * grew > 0.0 {
                 // Two snapshots far enough apart: their slope needs no cap.
                 let slope = fell / grew;
                 let was = self.short;
@@ -173,11 +173,11 @@ impl Level {
         }
         let passed = as_of - self.as_of;
         if !first && passed > 0.5 {
-            let predicted =
-                self.cap.min(self.base + (self.rate - self.foreign) * passed) - (sent.spent - self.spent_then).max(0.0);
+            let predicted = least(self.cap, self.base + (self.rate - self.foreign) * passed)
+                - most(0.0, sent.spent - self.spent_then);
             if (predicted - self.cap).abs() > 1.0 {
-                let weight = 0.5 * f64::min(1.0, passed / 5.0);
-                self.foreign = (self.foreign + weight * (predicted - remaining) / passed).max(0.0);
+                let weight = 0.5 * least(1.0, passed / 5.0);
+                self.foreign = most(0.0, self.foreign + weight * (predicted - remaining) / passed);
             }
         }
         self.rate = match rate {
@@ -186,9 +186,9 @@ impl Level {
             None if self.rate.is_nan() => limit / window,
             None => self.rate,
         };
-        self.foreign = self.foreign.min(0.95 * self.rate);
+        self.foreign = least(self.foreign, 0.95 * self.rate);
         self.cap = match reset {
-            Some(reset) if self.short => limit.min(f64::max(1.0, remaining + self.rate * reset)),
+            Some(reset) if self.short => least(limit, most(1.0, remaining + self.rate * reset)),
             _ => limit,
         };
         if before != (self.cap, self.rate) {
@@ -197,15 +197,15 @@ impl Level {
         (self.base, self.as_of, self.told, self.snap, self.spent_then) = (remaining, as_of, now, sent.seq, sent.spent);
         self.full_at = as_of + reset.unwrap_or_else(|| used / self.rate);
         // Less than nothing only where a call in between gave back what it took.
-        self.held = self.filled(remaining, as_of, now) - (spent - sent.spent).max(0.0);
+        self.held = self.filled(remaining, as_of, now) - most(0.0, spent - sent.spent);
         self.at = now;
     }
 
     fn filled(&self, held: f64, at: f64, now: f64) -> f64 {
-        let now = now.max(at);
-        let believed = now.min((self.told + BELIEF).max(at));
-        let others = (self.rate - self.foreign).max(0.0) * (believed - at);
-        self.cap.min(held + others + self.rate * (now - believed))
+        let now = most(now, at);
+        let believed = least(now, most(at, self.told + BELIEF));
+        let others = most(0.0, self.rate - self.foreign) * (believed - at);
+        least(self.cap, held + others + self.rate * (now - believed))
     }
 
     /// What the bucket holds; less than nothing when more was sent than it held.
@@ -215,7 +215,7 @@ impl Level {
 
     /// Refill a second that is ours.
     fn net(&self) -> f64 {
-        f64::max(self.rate - self.foreign, 0.05 * self.rate)
+        most(self.rate - self.foreign, 0.05 * self.rate)
     }
 
     /// Seconds until the bucket, at this [`level`](Self::level), holds so much.
@@ -224,22 +224,22 @@ impl Level {
         if missing <= 0.0 {
             return 0.0;
         }
-        let believed = f64::max(0.0, self.told + BELIEF - now);
+        let believed = most(0.0, self.told + BELIEF - now);
         let wait = missing / self.net();
-        if wait <= believed { wait } else { believed + f64::max(0.0, missing - self.net() * believed) / self.rate }
+        if wait <= believed { wait } else { believed + most(0.0, missing - self.net() * believed) / self.rate }
     }
 
     /// Seconds between calls of this cost at this level, so that a full bucket is not sent in one burst.
     pub(super) fn gap(&self, level: f64, cost: f64) -> f64 {
-        cost * self.spread / (self.net() * self.spread + level.max(0.0)) // divided once: it is on every call's path
+        cost * self.spread / (self.net() * self.spread + most(0.0, level)) // divided once: it is on every call's path
     }
 
     /// What the bucket should hold for a call: its cost and a margin, since the figures are rounded and others take from
     /// it, too. A call larger than the bucket passes when it is full.
     pub(super) fn need(&self, cost: f64, is_requests: bool) -> f64 {
-        let margin = if is_requests { f64::min(1.0, 0.02 * self.cap) } else { 0.02 * cost };
+        let margin = if is_requests { least(1.0, 0.02 * self.cap) } else { 0.02 * cost };
         let shared = if self.foreign > 0.0 { 2.0 * self.foreign / self.rate } else { 0.0 };
-        (cost + margin * (1.0 + shared)).min(self.cap)
+        least(self.cap, cost + margin * (1.0 + shared))
     }
 
     pub(super) fn spend(&mut self, now: f64, cost: f64) {
@@ -254,7 +254,7 @@ impl Level {
 
     /// It refused although, by its own figures, it held enough: others take from it.
     pub(super) fn share(&mut self) {
-        self.foreign = self.foreign.max((0.95 * self.rate).min(f64::midpoint(self.foreign, self.rate)));
+        self.foreign = most(self.foreign, least(0.95 * self.rate, f64::midpoint(self.foreign, self.rate)));
     }
 
     pub(super) fn doubt(&mut self, now: f64) {
@@ -282,9 +282,20 @@ impl Level {
     }
 }
 
+/// The smaller of two numbers, the first unless the second is smaller. What `f64::min` asks beside that, whether one of them
+/// is none, is never so here, and is asked sixty times a call.
+pub(super) const fn least(one: f64, other: f64) -> f64 {
+    if other < one { other } else { one }
+}
+
+/// The larger of two numbers, the first unless the second is larger.
+pub(super) const fn most(one: f64, other: f64) -> f64 {
+    if other > one { other } else { one }
+}
+
 /// Over how long a full bucket is spread.
 fn spread(cap: f64, rate: f64) -> f64 {
-    SPREAD_MAX.min(cap / (rate * SPREAD_PART))
+    least(SPREAD_MAX, cap / (rate * SPREAD_PART))
 }
 
 #[cfg(test)]

@@ -1,63 +1,50 @@
 //! What an answer's figures say of a key's buckets, and what a call takes of them.
 
-use tokio::time::Instant;
-
 use super::{Dim, Gate, Ticket};
 use crate::call::Cost;
 use crate::classify::{BucketSnapshot, Dimension, MAX_DIMENSIONS, RateLimitSnapshot, Scope, Unit, Verdict};
 use crate::quota::level::{Level, Sent, Shown};
 use crate::report::Event;
+use crate::time::in_secs;
 
 impl Gate {
+    /// What an answer, arrived at `t`, shows of the buckets. What calls that were let in have really taken also corrects the
+    /// estimates of the next, unless one of them was refused: that one took nothing.
     pub(super) fn snapshots(
         &mut self,
-        now: Instant,
+        t: f64,
         ticket: &Ticket,
         shown: Option<&RateLimitSnapshot>,
         text: Option<BucketSnapshot>,
+        let_in: bool,
     ) {
-        if shown.is_none() && text.is_none() {
-            return;
-        }
-        let (t, at) = (self.secs(now), ticket.sent);
         let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
         for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
             let dimension = bucket.dimension;
             let known = self.dims.iter_mut().find(|dim| dim.dimension == dimension);
             let Some(shown) = said_of(bucket, known.as_ref().map(|dim| &dim.level)) else { continue };
-            let unit = dimension.unit() as usize;
-            let sent = Sent { seq: ticket.seq, at, spent: ticket.spent[unit] };
+            let unit = dimension.unit();
+            let (spent, now_spent) = (ticket.spent[unit as usize], self.spent[unit as usize]);
+            let sent = Sent { seq: ticket.seq, at: ticket.sent, spent };
             let window = window_of(dimension);
             if let Some(dim) = known {
-                let before = dim.level.snapshot(t, sent, self.spent[unit], window, shown);
+                if let_in
+                    && is_estimated(unit)
+                    && self.blame.none_since(dim.level.snap())
+                    && let Some(taken) = dim.level.taken(t, sent, shown)
+                {
+                    self.correction.taken(ticket.correction * taken.times, taken.weight);
+                }
+                let before = dim.level.snapshot(t, sent, now_spent, window, shown);
                 if let Some(from) = before {
                     self.report(Event::LimitChanged { dimension, from, to: shown.limit });
                 }
             } else if self.dims.len() < MAX_DIMENSIONS {
-                let level = Level::first(t, sent, self.spent[unit], window, shown);
+                let level = Level::first(t, sent, now_spent, window, shown);
                 self.dims.reserve_exact(1); // a key is kept for long, and has few
                 self.dims.push(Dim { dimension, level });
             }
             self.known |= !said;
-        }
-    }
-
-    /// What calls that were let in have really taken corrects the estimates of the next, unless one of them was refused:
-    /// that one took nothing.
-    pub(super) fn correct(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
-        let Some(shown) = shown else { return };
-        let t = self.secs(now);
-        for bucket in shown.buckets() {
-            let unit = bucket.dimension.unit();
-            if !is_estimated(unit) {
-                continue;
-            }
-            let Some(dim) = self.dims.iter().find(|dim| dim.dimension == bucket.dimension) else { continue };
-            let sent = Sent { seq: ticket.seq, at: ticket.sent, spent: ticket.spent[unit as usize] };
-            let said = said_of(bucket, Some(&dim.level)).filter(|_| self.blame.none_since(dim.level.snap()));
-            if let Some(taken) = said.and_then(|said| dim.level.taken(t, sent, said)) {
-                self.correction.taken(ticket.correction * taken.times, taken.weight);
-            }
         }
     }
 
@@ -75,7 +62,7 @@ impl Gate {
 fn said_of(bucket: &BucketSnapshot, known: Option<&Level>) -> Option<Shown> {
     // Azure often tells only what remains.
     let limit = bucket.limit.or_else(|| known.map(Level::cap))?;
-    let (remaining, reset) = (bucket.remaining?, bucket.reset.map(|reset| reset.as_secs_f64()));
+    let (remaining, reset) = (bucket.remaining?, bucket.reset.map(in_secs));
     (limit > 0.0 && (0.0..=limit).contains(&remaining)).then_some(Shown { limit, remaining, reset })
 }
 

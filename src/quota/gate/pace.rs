@@ -8,7 +8,8 @@ use super::figures::cost;
 use super::{Gate, NOTHING};
 use crate::call::Cost;
 use crate::classify::{Dimension, Unit};
-use crate::time::{LONGEST, add, secs};
+use crate::quota::level::most;
+use crate::time::{LONGEST, add, in_secs, secs};
 
 impl Gate {
     /// When the call may go as far as the levels and the ceiling tell, and how far the one after it has to stay behind.
@@ -21,14 +22,14 @@ impl Gate {
                 let cost = cost(ask, unit, correction);
                 let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
                 let level = dim.level.level(t);
-                wait = f64::max(wait, dim.level.wait_for(t, level, need));
-                gap = f64::max(gap, dim.level.gap(level, cost));
+                wait = most(wait, dim.level.wait_for(t, level, need));
+                gap = most(gap, dim.level.gap(level, cost));
             }
             if let Some(rate) = self.ceiling_now(t) {
-                gap = f64::max(gap, 1.0 / rate);
+                gap = most(gap, 1.0 / rate);
             }
         }
-        let gap = if gap > NOTHING.as_secs_f64() { secs(gap) } else { Duration::ZERO };
+        let gap = if gap > in_secs(NOTHING) { secs(gap) } else { Duration::ZERO };
         let mut at = if wait > 0.0 { add(now, secs(wait)) } else { now };
         if let Some(last) = self.last.filter(|_| at > now || !gap.is_zero()) {
             let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);

@@ -41,7 +41,7 @@ impl Gate {
         let t = self.secs(now);
         self.ceiling.refused(t, ticket.sent);
         let text = in_text(verdict, shown);
-        self.snapshots(now, ticket, shown, text);
+        self.snapshots(t, ticket, shown, text, false);
 
         // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
         let reset = || verdict.retry_after.filter(|reset| !self.config.pacing && *reset <= self.config.max_wait);
