@@ -54,6 +54,7 @@ pin_project! {
 
 impl<B: Body<Data = Bytes>> ResponseBody<B> {
     /// The inner body, with what it holds; one that is over already holds nothing.
+    #[inline]
     pub(crate) fn inner(body: B, held: Option<Held>) -> Self {
         let held = held.filter(|_| !body.is_end_stream());
         Self { kind: Kind::Inner { body }, held }
@@ -80,6 +81,7 @@ impl Held {
     }
 
     /// A frame has come by, or the end.
+    #[inline]
     fn see(&mut self, data: Option<&Bytes>, over: bool) {
         let found = match data {
             Some(data) => self.observer.see(data, over),
@@ -98,6 +100,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
+    #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         let polled = match this.kind.as_mut().project() {

@@ -72,6 +72,7 @@ struct Pieces {
 
 impl Observer {
     /// An observer for a body of the type that these headers say.
+    #[inline]
     pub(crate) fn new(headers: &HeaderMap) -> Self {
         let form = match headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) {
             Some(kind) if starts_with(kind, b"text/event-stream") => Form::Events,
@@ -111,6 +112,7 @@ impl Observer {
     }
 
     /// Looks at the next piece of the body; `last` when none follows. Tells of an error that is complete with it.
+    #[inline]
     pub(crate) fn see(&mut self, data: &Bytes, last: bool) -> Option<Verdict> {
         if let Some(usage) = &mut self.usage
             && self.form != Form::Other

@@ -27,6 +27,7 @@ pub trait CloneBody<B> {
     /// The body's bytes, if they are at hand in one piece; used to find the model and the cost of a call.
     ///
     /// By default a copy is made and polled once, when its exact size is at most `most` bytes.
+    #[inline]
     fn peek(&self, body: &B, most: u64) -> Option<Bytes>
     where
         B: Body,

@@ -88,6 +88,7 @@ impl Cooldown {
         }
     }
 
+    #[inline]
     pub(super) fn opens(&self, now: Instant, ahead: usize) -> Opens {
         let busy = self.out != 0 || ahead > 0;
         if let Some(shut) = &self.shut {

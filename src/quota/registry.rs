@@ -124,6 +124,7 @@ impl Quotas {
         *self.shared.seed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Rng::with_seed(seed));
     }
 
+    #[inline]
     pub(crate) fn gate(
         &self,
         key: QuotaKey,
@@ -175,6 +176,7 @@ impl Quotas {
         self.shared.tokens.store(true, Ordering::Relaxed);
     }
 
+    #[inline]
     fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
         self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }

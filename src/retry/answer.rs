@@ -46,6 +46,7 @@ impl<RB: Body<Data = Bytes>> Rest<RB> {
 
 impl<C> Call<C> {
     /// Whether an answer is a success that is handed on at once.
+    #[inline]
     pub(super) fn passes<RB>(&self, response: &Response<RB>) -> bool {
         response.status().is_success()
             && response.extensions().get::<Refusal>().is_none()
@@ -87,6 +88,7 @@ impl<C> Call<C> {
     }
 
     /// An answer [passes](Self::passes). What is returned goes with its body.
+    #[inline]
     pub(super) fn succeeded<RB: Body>(&mut self, response: &mut Response<RB>) -> Option<Held> {
         self.tell_retries(response.extensions_mut());
         self.let_in(response.headers(), response.body().is_end_stream())
@@ -112,6 +114,7 @@ impl<C> Call<C> {
         Some(Held::new(slot, Observer::new(headers).with_usage(estimated)))
     }
 
+    #[inline]
     fn tell_retries(&mut self, extensions: &mut Extensions) {
         if self.attempts > 1 {
             extensions.insert(self.info(None, None));

@@ -107,6 +107,7 @@ impl<C> Call<C> {
     }
 
     /// Whether the call goes at once, if nobody is before it.
+    #[inline]
     pub(super) fn enter(&mut self) -> Result<Entrance, Refusal> {
         if self.nested {
             return Ok(Entrance::Open);
@@ -160,6 +161,7 @@ impl<C> Call<C> {
 
     /// A copy of the request, if it may have to be sent again. It is made before [`mark`](Self::mark): it needs no permit of
     /// ours.
+    #[inline]
     pub(super) fn copy<B>(&mut self, request: &Request<B>) -> Option<Request<B>>
     where
         C: CloneBody<B>,
@@ -176,6 +178,7 @@ impl<C> Call<C> {
     }
 
     /// Marks a request that is sent now.
+    #[inline]
     pub(super) fn mark<B>(&mut self, request: &mut Request<B>) {
         if self.attempts > 0 {
             request.extensions_mut().insert(ResendCount(self.attempts));

@@ -18,6 +18,7 @@ use crate::room::{Place, Room};
 
 impl Shared {
     /// What is known of a call before its first attempt.
+    #[inline]
     pub(super) fn facts<C: CloneBody<B>, B: Body>(&self, replay: &C, request: &mut Request<B>) -> Facts {
         if let Some(Admitted { place, key, gate, .. }) = request.extensions().get().cloned() {
             let ask = Cost::tokens(0.0);
@@ -33,6 +34,7 @@ impl Shared {
     }
 
     /// Marks a call before its first attempt.
+    #[inline]
     fn mark<B>(&self, request: &mut Request<B>) {
         if let Some(name) = &self.config.idempotency_key
             && !request.headers().contains_key(name)
@@ -45,6 +47,7 @@ impl Shared {
     }
 
     /// What an answer's headers show of the key's limits, read into an empty snapshot.
+    #[inline]
     pub(super) fn shown<'a>(
         &self,
         headers: &HeaderMap,
@@ -58,6 +61,7 @@ impl Shared {
     }
 
     /// Who shares a limit with this call, what it costs, and the gate that decides.
+    #[inline]
     fn identify<C: CloneBody<B>, B: Body>(
         &self,
         replay: &C,

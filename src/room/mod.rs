@@ -20,7 +20,6 @@ use tokio::time::Instant;
 use crate::call::{Priority, next_number};
 use crate::classify::Verdict;
 use queue::{Came, Queue};
-use slot::Release;
 pub(crate) use slot::Slot;
 use timer::Timer;
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
@@ -111,6 +110,7 @@ impl<R: Rule> Room<R> {
     }
 
     /// Lets a call in if nobody is before it and the rule agrees. It does not queue.
+    #[inline]
     pub(crate) fn enter(&self, ask: R::Ask) -> Entry<R::Pass> {
         self.with(|state| {
             if !state.queue.is_idle() {
@@ -127,6 +127,7 @@ impl<R: Rule> Room<R> {
     }
 
     /// Tells the rule something, then lets in whoever may go because of it.
+    #[inline]
     pub(crate) fn tell<T>(&self, event: impl FnOnce(&mut R, Instant) -> T) -> T {
         let mut state = self.lock();
         let now = state.now();
@@ -136,6 +137,7 @@ impl<R: Rule> Room<R> {
     }
 
     /// Looks at the rule without changing who may go.
+    #[inline]
     pub(crate) fn look<T>(&self, at: impl FnOnce(&R) -> T) -> T {
         self.with(|state| at(&state.rule))
     }
@@ -208,6 +210,7 @@ impl<R: Rule> Room<R> {
     }
 
     /// A step that nobody has to be called for. The bell may have rung meanwhile, and whoever rang it left it to us.
+    #[inline]
     fn with<T>(&self, step: impl FnOnce(&mut State<R>) -> T) -> T {
         let mut state = self.lock();
         let done = step(&mut state);
@@ -217,6 +220,7 @@ impl<R: Rule> Room<R> {
     }
 
     /// Calls whoever may go, unlocks, and wakes them.
+    #[inline]
     fn finish<'a>(&'a self, state: MutexGuard<'a, State<R>>, now: Instant) {
         if state.queue.len() > 0 || state.timer.is_made() {
             self.unlock(state, now);
@@ -239,8 +243,16 @@ impl<R: Rule> Room<R> {
         }
     }
 
-    /// Does what the timer asked for; called after every unlock, since the bell may have rung while the lock was held.
+    /// After every unlock: the bell may have rung while the lock was held.
+    #[inline]
     fn answer_bell(&self) {
+        if self.rang.load(Ordering::SeqCst) {
+            self.obey_bell();
+        }
+    }
+
+    /// Does what the timer asked for.
+    fn obey_bell(&self) {
         while self.rang.load(Ordering::SeqCst) {
             let mut state = match self.state.try_lock() {
                 Ok(state) => state,
@@ -267,27 +279,6 @@ impl<R: Rule> timer::Bell for Room<R> {
     fn ring(&self) {
         self.rang.store(true, Ordering::SeqCst);
         self.answer_bell();
-    }
-}
-
-impl<R: Rule> Release for Room<R> {
-    fn release(&self, seq: u64) {
-        self.tell(|rule, now| rule.ended(Some(now), seq));
-    }
-
-    fn over(&self, seq: u64, waited: bool) {
-        let mut state = self.lock();
-        let now = ((R::CLOCK && waited) || state.queue.len() > 0).then(Instant::now);
-        state.rule.ended(now, seq);
-        self.finish(state, now.unwrap_or(*ANY_TIME));
-    }
-
-    fn heard(&self, seq: u64, verdict: &Verdict) {
-        self.tell(|rule, now| rule.heard(now, seq, verdict));
-    }
-
-    fn used(&self, estimated: f64, used: f64) {
-        self.tell(|rule, _| rule.used(estimated, used));
     }
 }
 

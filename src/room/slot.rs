@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use super::{ANY_TIME, Room, Rule};
 use crate::classify::Verdict;
 
 /// Where a slot is given back to, whatever the rule behind it.
@@ -12,6 +15,27 @@ pub(crate) trait Release: Send + Sync {
     fn over(&self, seq: u64, waited: bool);
     fn heard(&self, seq: u64, verdict: &Verdict);
     fn used(&self, estimated: f64, used: f64);
+}
+
+impl<R: Rule> Release for Room<R> {
+    fn release(&self, seq: u64) {
+        self.tell(|rule, now| rule.ended(Some(now), seq));
+    }
+
+    fn over(&self, seq: u64, waited: bool) {
+        let mut state = self.lock();
+        let now = ((R::CLOCK && waited) || state.queue.len() > 0).then(Instant::now);
+        state.rule.ended(now, seq);
+        self.finish(state, now.unwrap_or(*ANY_TIME));
+    }
+
+    fn heard(&self, seq: u64, verdict: &Verdict) {
+        self.tell(|rule, now| rule.heard(now, seq, verdict));
+    }
+
+    fn used(&self, estimated: f64, used: f64) {
+        self.tell(|rule, _| rule.used(estimated, used));
+    }
 }
 
 /// No admission has this number.
@@ -40,6 +64,7 @@ impl Slot {
     }
 
     /// Gives it back at the end of an answer's body, which came at once or was waited for.
+    #[inline]
     pub(crate) fn over(mut self, waited: bool) {
         let seq = std::mem::replace(&mut self.seq, SETTLED);
         self.room.over(seq, waited);
