@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, header::HeaderName};
 use http_body::Body;
 use tokio::time::Instant;
@@ -162,34 +163,28 @@ impl<C> Call<C> {
     /// A copy of the request, if it may have to be sent again. It is made before [`mark`](Self::mark): it needs no permit of
     /// ours.
     #[inline]
-    pub(super) fn copy<B>(&mut self, request: &Request<B>) -> Option<Request<B>>
+    pub(super) fn copy<B>(&mut self, parts: &Parts, body: &B) -> Option<Request<B>>
     where
         C: CloneBody<B>,
     {
-        let body = if self.may_go_again() { self.replay.clone_body(request.body()) } else { None };
+        let body = if self.may_go_again() { self.replay.clone_body(body) } else { None };
         self.replayable = body.is_some();
-        let mut copy = Request::new(body?);
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.version_mut() = request.version();
-        *copy.headers_mut() = request.headers().clone();
-        *copy.extensions_mut() = request.extensions().clone();
-        Some(copy)
+        Some(Request::from_parts(parts.clone(), body?))
     }
 
     /// Marks a request that is sent now.
     #[inline]
-    pub(super) fn mark<B>(&mut self, request: &mut Request<B>) {
+    pub(super) fn mark(&mut self, parts: &mut Parts) {
         if self.attempts > 0 {
-            request.extensions_mut().insert(ResendCount(self.attempts));
+            parts.extensions.insert(ResendCount(self.attempts));
             if let Some(name) = &self.shared.config.retry_count {
-                request.headers_mut().insert(name, self.attempts.into());
+                parts.headers.insert(name, self.attempts.into());
             }
         }
         self.attempts += 1;
         if let Some(Passage { ticket, .. }) = &self.passage {
             let (gate, seq) = (Arc::clone(&self.gate), ticket.seq);
-            request.extensions_mut().insert(Admitted { place: self.place, key: self.key, gate, seq });
+            parts.extensions.insert(Admitted { place: self.place, key: self.key, gate, seq });
         }
     }
 

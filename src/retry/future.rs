@@ -156,10 +156,11 @@ where
                     match ready!(wait.poll(cx, this.service, this.call)) {
                         Ok(Ok(())) => {
                             this.call.waited += Instant::now().saturating_duration_since(wait.since);
-                            let Some(mut request) = wait.request.take() else { unreachable!("a wait ends once") };
-                            *this.spare = this.call.copy(&request);
-                            this.call.mark(&mut request);
-                            let future = this.service.call(request);
+                            let Some(request) = wait.request.take() else { unreachable!("a wait ends once") };
+                            let (mut parts, body) = request.into_parts();
+                            *this.spare = this.call.copy(&parts, &body);
+                            this.call.mark(&mut parts);
+                            let future = this.service.call(Request::from_parts(parts, body));
                             this.state.set(State::Calling { future });
                         }
                         Ok(Err(refusal)) => {

@@ -1,9 +1,9 @@
 //! Who shares a limit with a call, what it costs, and the gate that decides.
 
-use std::mem::swap;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Request, request};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 
 use super::call::Facts;
@@ -19,14 +19,14 @@ use crate::room::{Place, Room};
 impl Shared {
     /// What is known of a call before its first attempt.
     #[inline]
-    pub(super) fn facts<C: CloneBody<B>, B: Body>(&self, replay: &C, request: &mut Request<B>) -> Facts {
-        if let Some(Admitted { place, key, gate, .. }) = request.extensions().get().cloned() {
+    pub(super) fn facts<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &mut Parts, body: &B) -> Facts {
+        if let Some(Admitted { place, key, gate, .. }) = parts.extensions.get().cloned() {
             let ask = Cost::tokens(0.0);
             return Facts { gate, key, place, ask, deadline: None, asked: false, nested: true };
         }
-        self.mark(request);
-        let (key, ask, gate) = self.identify(replay, request);
-        let extensions = request.extensions();
+        self.mark(parts);
+        let (key, ask, gate) = self.identify(replay, parts, body);
+        let extensions = &parts.extensions;
         let place = Place { class: extensions.get().copied().unwrap_or_default(), number: next_number() };
         let deadline = extensions.get::<Deadline>().map(|deadline| deadline.at());
         let asked = extensions.get::<NoRetry>().is_none();
@@ -35,13 +35,13 @@ impl Shared {
 
     /// Marks a call before its first attempt.
     #[inline]
-    fn mark<B>(&self, request: &mut Request<B>) {
+    fn mark(&self, parts: &mut Parts) {
         if let Some(name) = &self.config.idempotency_key
-            && !request.headers().contains_key(name)
+            && !parts.headers.contains_key(name)
         {
             let key = format!("{:032x}", fastrand::Rng::new().u128(..));
             if let Ok(key) = HeaderValue::try_from(key) {
-                request.headers_mut().insert(name, key);
+                parts.headers.insert(name, key);
             }
         }
     }
@@ -65,31 +65,31 @@ impl Shared {
     fn identify<C: CloneBody<B>, B: Body>(
         &self,
         replay: &C,
-        request: &mut Request<B>,
+        parts: &Parts,
+        body: &B,
     ) -> (QuotaKey, Cost, Arc<Room<Gate>>) {
-        let config = &self.config;
-        let given = request.extensions().get::<QuotaKey>().copied();
-        let given = given.or_else(|| config.key.as_ref().and_then(|of| with_parts(request, |parts| of(parts))));
-        let in_path = if given.is_none() { peek::model_in_path(request.uri().path()) } else { None };
-        let cost = request.extensions().get::<Cost>().copied();
+        let (config, Parts { uri, headers, extensions, .. }) = (&self.config, parts);
+        let given = extensions.get().copied();
+        let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
+        let in_path = if given.is_none() { peek::model_in_path(uri.path()) } else { None };
+        let cost = extensions.get::<Cost>().copied();
         // No request need be read to its end before a limit on tokens is known, from an answer or from the user.
         let counts = cost.is_none() && (self.quotas.counts_tokens() || config.gate.tokens_per_minute.is_some());
         let looks = counts || (given.is_none() && in_path.is_none());
-        let body = if looks { replay.peek(request.body(), peek::PEEK_MAX) } else { None }.unwrap_or_default();
+        let body = if looks { replay.peek(body, peek::PEEK_MAX) } else { None }.unwrap_or_default();
         let seen = if counts { peek::read(&body) } else { Seen { model: peek::model(&body), ..Seen::default() } };
         let key = given.unwrap_or_else(|| {
             let model = in_path.or(seen.model).unwrap_or_default();
             let pool = config.pool.map_or(model, |of| of(std::str::from_utf8(model).unwrap_or_default()).as_bytes());
-            QuotaKey::of_head(request.uri(), request.headers(), pool)
+            QuotaKey::of_head(uri, headers, pool)
         });
         let gate = self.quotas.gate(key, &config.gate, || {
-            let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(request.uri().host().unwrap_or_default()));
-            let account = given.unwrap_or_else(|| QuotaKey::of_head(request.uri(), request.headers(), b""));
+            let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(uri.host().unwrap_or_default()));
+            let account = given.unwrap_or_else(|| QuotaKey::of_head(uri, headers, b""));
             Origin { dialect, account }
         });
         let cost = cost.or_else(|| {
-            let own = config.tokens.as_ref().filter(|_| counts);
-            let own = own.and_then(|own| with_parts(request, |parts| own.estimate(parts, &body)));
+            let own = config.tokens.as_ref().filter(|_| counts).and_then(|own| own.estimate(parts, &body));
             own.or_else(|| counts.then(|| seen.cost(gate.look(|gate| gate.dialect().pricing))))
         });
         (key, cost.unwrap_or(Cost::tokens(0.0)), gate)
@@ -98,21 +98,4 @@ impl Shared {
 
 fn speaks_of_tokens(shown: &RateLimitSnapshot) -> bool {
     shown.buckets().iter().any(|bucket| bucket.dimension.unit() != Unit::Requests)
-}
-
-/// Shows a request's head to a function of the user's. Only then is it taken apart: to move a request costs as much as to
-/// look at it.
-fn with_parts<B, T>(request: &mut Request<B>, look: impl FnOnce(&request::Parts) -> T) -> T {
-    let (mut parts, ()) = Request::new(()).into_parts();
-    let mut exchange = |parts: &mut request::Parts| {
-        swap(request.method_mut(), &mut parts.method);
-        swap(request.uri_mut(), &mut parts.uri);
-        swap(request.version_mut(), &mut parts.version);
-        swap(request.headers_mut(), &mut parts.headers);
-        swap(request.extensions_mut(), &mut parts.extensions);
-    };
-    exchange(&mut parts);
-    let seen = look(&parts);
-    exchange(&mut parts);
-    seen
 }

@@ -58,8 +58,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let facts = self.shared.facts(&self.replay, &mut request);
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        let facts = self.shared.facts(&self.replay, &mut parts, &body);
         let mut call = Call::new(self.shared.clone(), self.replay.clone(), facts);
         // The readied instance is the one called, unless the call has to wait: then it is given up. It is declared after
         // the call, so that it goes first when something panics.
@@ -68,14 +69,14 @@ where
         match call.enter() {
             Ok(Entrance::Open) => {
                 // Requests and futures are large, and each move of one is a copy: this is the path of nearly all calls.
-                let spare = call.copy(&request);
-                call.mark(&mut request);
-                let state = State::Calling { future: ready.call(request) };
+                let spare = call.copy(&parts, &body);
+                call.mark(&mut parts);
+                let state = State::Calling { future: ready.call(Request::from_parts(parts, body)) };
                 ResponseFuture { service: ready, state, call, spare }
             }
             Ok(Entrance::Queue) => {
                 drop(ready);
-                ResponseFuture::wait(self.inner.clone(), call, request)
+                ResponseFuture::wait(self.inner.clone(), call, Request::from_parts(parts, body))
             }
             Err(refusal) => ResponseFuture::answer(ready, call, refusal),
         }
