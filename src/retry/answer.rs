@@ -103,8 +103,8 @@ impl<C> Call<C> {
         let mut empty = RateLimitSnapshot::EMPTY;
         let shown = self.shared.shown(headers, &mut empty);
         if over || self.shared.config.release_at == ReleaseAt::Headers {
-            self.tell(|gate, now| gate.finished(now, &ticket, shown));
             slot.settled();
+            self.tell(|gate, now| gate.finished(now, &ticket, shown));
             return None;
         }
         let estimated = self.tell(|gate, now| {
@@ -151,14 +151,16 @@ impl<C> Call<C> {
         let mut empty = RateLimitSnapshot::EMPTY;
         let slot = self.passage.take().and_then(|Passage { ticket, slot }| {
             if verdict.kind == Kind::QuotaExhausted {
+                slot.settled(); // by what the gate is told, before a listener can panic
                 if let Some(wait) = self.tell(|gate, now| gate.exhausted(now, &ticket, &verdict)) {
                     self.close_account(wait);
                 }
             } else if verdict.is_throttling() {
-                let shown = self.shared.shown(&parts.headers, &mut empty);
                 if verdict.requested.is_some_and(|requested| requested > 1.0) {
                     self.shared.quotas.note_tokens(); // its text speaks of a limit on tokens
                 }
+                let shown = self.shared.shown(&parts.headers, &mut empty);
+                slot.settled();
                 fate = Some(self.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown)));
             } else {
                 let shown = self.shared.shown(&parts.headers, &mut empty);
@@ -166,7 +168,6 @@ impl<C> Call<C> {
                 self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown));
                 return Some(slot); // as any answer: until its body ends
             }
-            slot.settled();
             None
         });
         let retry_after = verdict.retry_after;

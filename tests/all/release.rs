@@ -142,3 +142,24 @@ async fn a_body_that_is_printed_shows_nothing_of_the_answer() {
     let printed = format!("{:?}", answer.body());
     assert!(printed.contains("slot") && !printed.contains("secret"), "{printed}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_panics_costs_its_call_one_slot_and_nobody_else_theirs() {
+    let refused = [(NO_QUOTA, "1"), (BARE, "7200")];
+    for (body, retry_after) in refused {
+        let layer = layer().on_event(|_, _| panic!("a bug of the listener's"));
+        let replies = [Reply::ok().after(secs(9)), Reply::status(429, body).header("retry-after", retry_after)];
+        let client = client(&layer, &Server::saying(replies));
+        let calls = [(); 2].map(|()| {
+            let client = client.clone();
+            tokio::spawn(async move { send(&client, request()).await.into_body().collect().await.unwrap() })
+        });
+        tokio::time::sleep(secs(1)).await;
+        assert!(calls[1].is_finished());
+        assert_eq!(in_flight(&layer.quotas()), 1, "{body}");
+        let [slow, refused] = calls;
+        assert!(refused.await.unwrap_err().is_panic());
+        drop(slow.await);
+        assert_eq!(in_flight(&layer.quotas()), 0);
+    }
+}
