@@ -37,8 +37,13 @@ impl Backoff {
 
     /// The n-th wait in a row: between half of it and all of it, drawn after the cap, so that jitter lives on there.
     pub(crate) fn draw(self, n: u32, rng: &mut Rng) -> Duration {
-        self.base(n).mul_f64(0.5 + 0.5 * rng.f64())
+        drawn(self.base(n), rng)
     }
+}
+
+/// A wait between half of this one and all of it.
+pub(crate) fn drawn(wait: Duration, rng: &mut Rng) -> Duration {
+    wait.mul_f64(0.5 + 0.5 * rng.f64())
 }
 
 /// What is added to a hint, so that those who were told the same do not come back at once: only ever upwards.

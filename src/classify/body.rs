@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::duration;
 use super::lenient::{self, Path, Scalar};
+use super::number::number;
 
 /// No more of a body than this is read: what the retry layer reads of one.
 const MAX_BODY: usize = 64 * 1024;
@@ -242,7 +243,7 @@ fn status(raw: &[u8]) -> Option<StatusCode> {
 }
 
 fn figure(raw: &[u8]) -> Option<f64> {
-    let (value, end) = duration::number(raw)?;
+    let (value, end) = number(raw)?;
     (end == raw.len()).then(|| value.as_f64())
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::duration::number;
+use super::number::number;
 
 /// A whole text that is a date, as time since the epoch: one of HTTP's three forms or RFC 3339.
 pub(crate) fn instant(text: &[u8]) -> Option<Duration> {

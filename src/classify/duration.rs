@@ -1,11 +1,12 @@
 //! Reads every way in which servers write a length or a point of time.
 //!
 //! All functions are total: what cannot be read is `None`, what is negative, `nan` or `inf` cannot be read, and what is
-//! too large becomes [`MAX`]. Numbers are read as decimals, not as floats, so that `18.642s` is 18,642 ms and no more.
+//! too large becomes [`MAX`].
 
 use std::time::Duration;
 
 use super::date::instant;
+use super::number::{Number, exponential, number};
 
 /// The longest delay that is reported: 100 years, so that adding it to a clock cannot overflow.
 pub(crate) const MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -20,20 +21,9 @@ enum Unit {
 const SECOND: Unit = Unit::Seconds(1);
 const MILLISECOND: Unit = Unit::Of(1000);
 
-/// A number as it is written: a whole part, which saturates, and billionths, rounded up.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Number {
-    whole: u64,
-    billionths: u32,
-}
-
 impl Number {
     pub(super) fn seconds(self) -> Duration {
         self.of(SECOND)
-    }
-
-    pub(crate) fn as_f64(self) -> f64 {
-        self.whole as f64 + f64::from(self.billionths) / 1e9
     }
 
     /// This many units, rounded up to a nanosecond.
@@ -207,60 +197,6 @@ fn unit(text: &[u8]) -> Option<(Unit, usize)> {
         }
     };
     Some((unit, end))
-}
-
-/// The number that a text begins with, and its length: digits, perhaps with thousands commas and a fraction. No sign, no
-/// exponent.
-pub(crate) fn number(text: &[u8]) -> Option<(Number, usize)> {
-    let (mut whole, mut at, mut seen) = (0_u64, 0, false);
-    while let Some(&byte) = text.get(at) {
-        match byte {
-            b'0'..=b'9' => whole = whole.saturating_mul(10).saturating_add(u64::from(byte - b'0')),
-            b',' if seen && is_group(&text[at + 1..]) => {}
-            _ => break,
-        }
-        seen = true;
-        at += 1;
-    }
-    let mut billionths = 0;
-    if text.get(at) == Some(&b'.') && text.get(at + 1).is_some_and(u8::is_ascii_digit) {
-        let (mut place, mut rest) = (1_000_000_000, false);
-        at += 1;
-        while let Some(digit) = text.get(at).filter(|b| b.is_ascii_digit()) {
-            place /= 10;
-            rest |= place == 0 && *digit != b'0';
-            billionths += place * u32::from(digit - b'0');
-            at += 1;
-        }
-        billionths += u32::from(rest);
-        seen = true;
-    }
-    seen.then_some((Number { whole, billionths }, at))
-}
-
-/// The same, perhaps with an exponent.
-fn exponential(text: &[u8]) -> Option<(Number, usize)> {
-    let (value, at) = number(text)?;
-    let Some(letters) = exponent(&text[at..]) else {
-        return Some((value, at));
-    };
-    let value: f64 = std::str::from_utf8(&text[..at + letters]).ok()?.parse().ok()?;
-    // `as` saturates, so that 1e300 stays huge; there is no sign, so it is never negative.
-    let billionths = if value < 1e15 { (value.fract() * 1e9).ceil() as u32 } else { 0 };
-    Some((Number { whole: value as u64, billionths }, at + letters))
-}
-
-fn is_group(text: &[u8]) -> bool {
-    text.len() >= 3 && text[..3].iter().all(u8::is_ascii_digit) && !text.get(3).is_some_and(u8::is_ascii_digit)
-}
-
-fn exponent(text: &[u8]) -> Option<usize> {
-    if !matches!(text.first(), Some(b'e' | b'E')) {
-        return None;
-    }
-    let sign = usize::from(matches!(text.get(1), Some(b'+' | b'-')));
-    let digits = text[1 + sign..].iter().take_while(|b| b.is_ascii_digit()).count();
-    (digits > 0).then_some(1 + sign + digits)
 }
 
 /// `HH:MM:SS` or .NET's `d.HH:MM:SS`, perhaps with a fraction.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::number::number;
 use super::{date, duration};
 
 /// How long a window is, as far as it matters.
@@ -70,7 +71,7 @@ pub(super) fn figure(bytes: &[u8], plain: &[u8], at: usize) -> Option<(f64, usiz
             .count();
         at += FILLERS.iter().find(|word| plain[at..].starts_with(word)).map_or(0, |word| word.len());
     }
-    let (value, length) = duration::number(&bytes[at..])?;
+    let (value, length) = number(&bytes[at..])?;
     let mut end = at + length;
     let scale = match bytes.get(end) {
         Some(b'k' | b'K') => 1e3,
@@ -133,7 +134,7 @@ pub(super) fn delay(bytes: &[u8], plain: &[u8], at: usize, now: &dyn Fn() -> Opt
     if let Some((delay, end)) = duration::prose(rest) {
         return (end < rest.len()).then_some(delay);
     }
-    let (_, end) = duration::number(rest)?;
+    let (_, end) = number(rest)?;
     let next = rest.get(end)?;
     let full_stop = *next == b'.' && rest.get(end + 1).is_some_and(|b| !b.is_ascii_digit());
     let ended = full_stop || matches!(next, b',' | b';' | b')' | b'}' | b'"' | b'\'' | b'\n');

@@ -12,6 +12,7 @@ mod figures;
 mod headers;
 mod hint;
 mod lenient;
+mod number;
 mod phrases;
 mod rules;
 mod wording;

@@ -10,10 +10,10 @@ use super::phrases::{self, Sign};
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Wording<'t> {
     pub(super) stop: bool,
-    /// It is the account's.
-    pub(super) account: bool,
     /// The same outside of quotes: a 400 often quotes the request that it refuses.
     pub(super) stop_unquoted: bool,
+    /// What stops is the account's.
+    pub(super) account: bool,
     pub(super) stop_weak: bool,
     pub(super) overload: bool,
     pub(super) concurrent: bool,
@@ -51,31 +51,19 @@ impl<'t> Wording<'t> {
 
     /// Only what tells the kind.
     pub(super) fn without_figures(self) -> Self {
-        let Self {
-            stop,
-            account,
-            stop_unquoted,
-            stop_weak,
-            overload,
-            concurrent,
-            too_large,
-            rate,
-            server_fault,
-            month,
-            ..
-        } = self;
         Self {
-            stop,
-            account,
-            stop_unquoted,
-            stop_weak,
-            overload,
-            concurrent,
-            too_large,
-            rate,
-            server_fault,
-            month,
-            ..Self::default()
+            window: false,
+            axis: None,
+            hint_of_axis: None,
+            delay: None,
+            limit: None,
+            used: None,
+            requested: None,
+            model: None,
+            daily: false,
+            enqueued: None,
+            counted: None,
+            ..self
         }
     }
 

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::Clearance;
-use crate::backoff::{Backoff, spread};
+use crate::backoff::{Backoff, drawn, spread};
 use crate::room::Closed;
 use crate::time::add;
 
@@ -103,7 +103,8 @@ impl Cooldown {
 
     /// Whether it is too early for any call, be it a probe.
     pub(super) fn holds(&self, now: Instant) -> bool {
-        self.until.max(self.shut.as_ref().map(|shut| shut.probe_at)).is_some_and(|until| until > now)
+        let until = self.shut.as_ref().map(|shut| self.probe_at(shut)).or(self.until);
+        until.is_some_and(|until| until > now)
     }
 
     /// A probe goes no earlier than any other call: a hint may end later than the key's first wait.
@@ -130,9 +131,9 @@ impl Cooldown {
         self.not_before(add(now, wait));
     }
 
-    /// Any time up to so much.
-    pub(super) fn up_to(&mut self, most: Duration) -> Duration {
-        most.mul_f64(self.rng.f64())
+    /// A wait between half of this one and all of it.
+    pub(super) fn drawn(&mut self, wait: Duration) -> Duration {
+        drawn(wait, &mut self.rng)
     }
 
     /// The wait of one call alone.

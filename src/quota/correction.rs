@@ -3,7 +3,7 @@
 //! A refusal's `Requested` is the server's own price for that call. Where nothing is refused, what the buckets have lost
 //! between two snapshots tells the same, less exactly, and with what others took: it only bounds the price from above.
 
-use super::level::least;
+use super::least;
 
 /// Both are kept within these bounds.
 const LEAST: f64 = 0.25;

@@ -4,6 +4,8 @@
 //! is the time until the bucket is full; where two snapshots contradict that, the bucket is enforced over a shorter
 //! window than its limit says, and the slope between them is the rate. Times are seconds of the gate's own clock.
 
+use super::{least, most};
+
 /// Others' use of the bucket is believed for so long after the snapshot that showed it: 20 s.
 const BELIEF: f64 = 20.0;
 /// The bucket is spread over at most this long when it is full: 5 s.
@@ -280,17 +282,6 @@ impl Level {
     pub(super) fn fastest(&self) -> f64 {
         2.0 * self.rate + self.cap / self.spread
     }
-}
-
-/// The smaller of two numbers, the first unless the second is smaller. What `f64::min` asks beside that, whether one of them
-/// is none, is never so here, and is asked sixty times a call.
-pub(super) const fn least(one: f64, other: f64) -> f64 {
-    if other < one { other } else { one }
-}
-
-/// The larger of two numbers, the first unless the second is larger.
-pub(super) const fn most(one: f64, other: f64) -> f64 {
-    if other > one { other } else { one }
 }
 
 /// Over how long a full bucket is spread.

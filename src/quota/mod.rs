@@ -91,3 +91,14 @@ impl Admitted {
         self.gate.look(|gate| gate.clearance(now, self.seq))
     }
 }
+
+/// The smaller of two numbers, the first unless the second is smaller. `f64::min` asks beside that whether one of them is
+/// none; that is never so here, and this is on every call's path.
+const fn least(one: f64, other: f64) -> f64 {
+    if other < one { other } else { one }
+}
+
+/// The larger of two numbers, the first unless the second is larger.
+const fn most(one: f64, other: f64) -> f64 {
+    if other > one { other } else { one }
+}

@@ -103,8 +103,7 @@ impl<C> Call<C> {
         let mut empty = RateLimitSnapshot::EMPTY;
         let shown = self.shared.shown(headers, &mut empty);
         if over || self.shared.config.release_at == ReleaseAt::Headers {
-            slot.settled();
-            self.tell(|gate, now| gate.finished(now, &ticket, shown));
+            self.settle(slot, |gate, now| gate.finished(now, &ticket, shown));
             return None;
         }
         let estimated = self.tell(|gate, now| {
@@ -151,8 +150,7 @@ impl<C> Call<C> {
         let mut empty = RateLimitSnapshot::EMPTY;
         let slot = self.passage.take().and_then(|Passage { ticket, slot }| {
             if verdict.kind == Kind::QuotaExhausted {
-                slot.settled(); // by what the gate is told, before a listener can panic
-                if let Some(wait) = self.tell(|gate, now| gate.exhausted(now, &ticket, &verdict)) {
+                if let Some(wait) = self.settle(slot, |gate, now| gate.exhausted(now, &ticket, &verdict)) {
                     self.close_account(wait);
                 }
             } else if verdict.is_throttling() {
@@ -160,8 +158,7 @@ impl<C> Call<C> {
                     self.shared.quotas.note_tokens(); // its text speaks of a limit on tokens
                 }
                 let shown = self.shared.shown(&parts.headers, &mut empty);
-                slot.settled();
-                fate = Some(self.tell(|gate, now| gate.refused(now, &ticket, &verdict, shown)));
+                fate = Some(self.settle(slot, |gate, now| gate.refused(now, &ticket, &verdict, shown)));
             } else {
                 let shown = self.shared.shown(&parts.headers, &mut empty);
                 let too_large = verdict.kind == Kind::TooLarge;

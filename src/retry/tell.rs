@@ -9,7 +9,7 @@ use super::layer::Shared;
 use crate::call::QuotaKey;
 use crate::quota::{Gate, News};
 use crate::report::Event;
-use crate::room::Room;
+use crate::room::{Room, Slot};
 use crate::trace;
 
 impl<C> Call<C> {
@@ -23,6 +23,12 @@ impl<C> Call<C> {
             }
         }
         told
+    }
+
+    /// Tells it what settles the slot's books; a listener may panic, so the slot is let go first.
+    pub(super) fn settle<T>(&self, slot: Slot, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
+        slot.settled();
+        self.tell(event)
     }
 
     /// The quota of the call's account is used up: none of its keys is asked for so long.

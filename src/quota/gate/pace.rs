@@ -8,7 +8,7 @@ use super::figures::cost;
 use super::{Gate, NOTHING};
 use crate::call::Cost;
 use crate::classify::{Dimension, Unit};
-use crate::quota::level::most;
+use crate::quota::most;
 use crate::time::{LONGEST, add, in_secs, secs};
 
 impl Gate {

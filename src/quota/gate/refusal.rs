@@ -87,8 +87,7 @@ impl Gate {
     /// Another key of the account was told that the quota is used up. That key probes for all, if anybody calls it: the
     /// others do when half as much time again has passed, or up to as much, so that not all of them do at once.
     pub(crate) fn closed_with_account(&mut self, now: Instant, wait: Duration) {
-        let half = wait / 2;
-        let left = wait + half + self.cooldown.up_to(half);
+        let left = wait + self.cooldown.drawn(wait);
         self.inherit(now, (left, wait));
     }
 
