@@ -83,6 +83,9 @@ impl Held {
     /// A frame has come by, or the end.
     #[inline]
     fn see(&mut self, data: Option<&Bytes>, over: bool) {
+        if data.is_some() {
+            self.slot.delivered();
+        }
         let found = match data {
             Some(data) => self.observer.see(data, over),
             None => self.observer.end(),

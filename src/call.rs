@@ -144,6 +144,7 @@ pub struct Cost {
     tokens: f32,
     input: f32,
     output: f32,
+    known: bool,
 }
 
 impl Cost {
@@ -151,7 +152,27 @@ impl Cost {
     /// counts as none.
     pub const fn tokens(tokens: f64) -> Self {
         let tokens = sane(tokens);
-        Self { tokens, input: tokens, output: 0.0 }
+        Self { tokens, input: tokens, output: 0.0, known: true }
+    }
+
+    /// One request of which nobody knows how many tokens it takes.
+    pub(crate) const fn unknown() -> Self {
+        Self { tokens: 0.0, input: 0.0, output: 0.0, known: false }
+    }
+
+    pub(crate) const fn is_known(self) -> bool {
+        self.known
+    }
+
+    /// The same with another price for one unit.
+    pub(crate) const fn with_unit(mut self, unit: Unit, price: f64) -> Self {
+        match unit {
+            Unit::Requests => {}
+            Unit::Tokens => self.tokens = sane(price),
+            Unit::InputTokens => self.input = sane(price),
+            Unit::OutputTokens => self.output = sane(price),
+        }
+        self
     }
 
     /// So many of them count as input.

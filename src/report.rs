@@ -26,6 +26,12 @@ pub enum Event {
         /// When the first probe may go.
         retry_after: Duration,
     },
+    /// The server's headers say that a bucket stays empty for longer than a call may wait: such calls are answered locally,
+    /// but for a probe now and then, until a call succeeds. The key stays open for calls that fit sooner.
+    BucketEmpty {
+        /// How long the first such call would have waited.
+        retry_after: Duration,
+    },
     /// A probe of it, or of another key of its account, succeeded: the key is open again.
     Opened,
 }

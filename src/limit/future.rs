@@ -138,9 +138,11 @@ impl<S: Service<Request<B>> + Clone, B> Wait<S, B> {
                             }
                             continue;
                         }
-                        Outcome::Full => Reason::QueueFull,
-                        Outcome::Late(Bound::Timeout) => Reason::QueueTimeout,
-                        Outcome::Late(Bound::Deadline) | Outcome::Closed(_) => Reason::Deadline,
+                        Outcome::Full(_) => Reason::QueueFull,
+                        Outcome::Late(Bound::Timeout, _) => Reason::QueueTimeout,
+                        Outcome::Late(Bound::Deadline, _) | Outcome::Closed(_) | Outcome::Rejected { .. } => {
+                            Reason::Deadline
+                        }
                     };
                     return Poll::Ready(Ok(Err(Refusal::new(reason, None))));
                 }

@@ -1,10 +1,9 @@
 //! The rule of a plain limit: so many at once, whatever the time.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
-use crate::room::{Next, Rule};
+use crate::room::{Go, Next, Rule};
+use crate::time::LONGEST;
 
 /// How many are in, and how many may be.
 pub(crate) struct Places {
@@ -19,11 +18,11 @@ impl Rule for Places {
 
     fn submit(&mut self, _: Instant) {}
 
-    fn next(&mut self, _: Instant, (): &(), ahead: usize) -> Next {
-        if self.in_use + ahead < self.size { Next::Go { gap: Duration::ZERO } } else { Next::Park(None) }
+    fn next(&mut self, now: Instant, (): &(), ahead: usize) -> Next {
+        if self.in_use + ahead < self.size { Next::Go(Go::default()) } else { Next::Park(now + LONGEST) }
     }
 
-    fn take(&mut self, _: Instant, (): &(), _: Duration) -> u64 {
+    fn take(&mut self, _: Instant, (): &(), _: Go) -> u64 {
         self.in_use += 1;
         1 // slots are alike
     }

@@ -20,8 +20,8 @@ const FLOOR_FROM: u32 = 3;
 pub(super) enum Opens {
     Now,
     At(Instant),
-    /// One call is out, and the next goes when it is back.
-    OneOut,
+    /// One call is out, and the next goes when it is back, or at this moment.
+    OneOut(Instant),
     /// The key is closed, and it is time for a probe; who is none is told this.
     Probe(Closed),
     Closed(Closed),
@@ -30,8 +30,10 @@ pub(super) enum Opens {
 /// Why a key is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// The server asks for a longer wait than anybody accepts, or refuses everything.
+    /// The server asks for a longer wait than anybody accepts.
     Wait,
+    /// The server refuses everything: it is probed as often, however long that lasts.
+    Failing,
     /// A quota of its own is used up: that of a day, of a model.
     Quota,
     /// The account's is: a plan, a budget, a balance.
@@ -40,7 +42,7 @@ pub(super) enum Why {
 
 impl Why {
     pub(super) fn is_quota(self) -> bool {
-        self != Self::Wait
+        matches!(self, Self::Quota | Self::Account)
     }
 }
 
@@ -61,13 +63,13 @@ pub(super) struct Cooldown {
     /// Nothing is let in: one at a time, until one is.
     alone: bool,
     shut: Option<Box<Shut>>, // rare, and a key is kept for long
-    /// The call that is out alone, or as a probe; 0: none.
-    out: u64,
+    /// The call that is out alone, or as a probe, and since when.
+    out: Option<(u64, Instant)>,
 }
 
 impl Cooldown {
     pub(super) fn new(rng: Rng) -> Self {
-        Self { until: None, rng, alone: false, shut: None, out: 0 }
+        Self { until: None, rng, alone: false, shut: None, out: None }
     }
 
     pub(super) fn until(&self) -> Option<Instant> {
@@ -81,22 +83,26 @@ impl Cooldown {
     /// Whether a call that has been let go may still go. The probe of a closed key may.
     pub(super) fn clearance(&self, now: Instant, seq: u64) -> Clearance {
         match (&self.shut, self.until) {
-            (Some(_), _) if seq == self.out => Clearance::Clear,
+            (Some(_), _) if self.out.is_some_and(|(out, _)| out == seq) => Clearance::Clear,
             (Some(shut), _) => Clearance::Closed(self.said(now, shut)),
             (None, Some(until)) if until > now => Clearance::Until(until),
             (None, _) => Clearance::Clear,
         }
     }
 
-    #[inline]
-    pub(super) fn opens(&self, now: Instant, ahead: usize) -> Opens {
-        let busy = self.out != 0 || ahead > 0;
+    /// Whether a call may go that has so many others before it. The call that is out alone or as a probe counts for
+    /// `lifetime`: its caller may have stopped polling it.
+    pub(super) fn opens(&self, now: Instant, ahead: usize, lifetime: Duration) -> Opens {
+        let out_until = self.out.map(|(_, since)| add(since, lifetime)).filter(|until| *until > now);
         if let Some(shut) = &self.shut {
             let said = self.said(now, shut);
-            return if busy || now < self.probe_at(shut) { Opens::Closed(said) } else { Opens::Probe(said) };
+            let early = out_until.is_some() || ahead > 0 || now < self.probe_at(shut);
+            return if early { Opens::Closed(said) } else { Opens::Probe(said) };
         }
-        if self.alone && busy {
-            return Opens::OneOut;
+        match out_until {
+            Some(until) if self.alone => return Opens::OneOut(until),
+            None if self.alone && ahead > 0 => return Opens::OneOut(add(now, lifetime)),
+            _ => {}
         }
         self.until.filter(|until| *until > now).map_or(Opens::Now, Opens::At)
     }
@@ -136,6 +142,14 @@ impl Cooldown {
         drawn(wait, &mut self.rng)
     }
 
+    /// The wait of a call that is held back by itself, after so many refusals of its own.
+    pub(super) fn wait_of_call(&mut self, hint: Option<Duration>, refusals: u32, backoff: &Backoff) -> Duration {
+        match hint {
+            Some(hint) => self.own_wait(hint),
+            None => backoff.draw(refusals, &mut self.rng),
+        }
+    }
+
     /// The wait of one call alone.
     pub(super) fn own_wait(&mut self, hint: Duration) -> Duration {
         hint.saturating_add(spread(hint, &mut self.rng))
@@ -154,12 +168,13 @@ impl Cooldown {
     /// Tells how long until a probe may go; nothing if it was a call of before, which says what we know.
     pub(super) fn shut(&mut self, now: Instant, first: Duration, why: Why, seq: u64, last: u64) -> Option<Duration> {
         let wait = match &self.shut {
+            Some(shut) if seq > shut.last && shut.why == Why::Failing && why == Why::Failing => first,
             Some(shut) if seq > shut.last => (shut.wait * 2).min(PROBE_MAX),
             Some(_) => return None,
             None => first.min(PROBE_MAX),
         };
         // A probe that meets a plain refusal says nothing of the quota.
-        let before = self.shut.as_ref().map(|shut| shut.why).filter(|_| why == Why::Wait);
+        let before = self.shut.as_ref().map(|shut| shut.why).filter(|_| !why.is_quota());
         self.shut = Some(Box::new(Shut { probe_at: add(now, wait), wait, why: before.unwrap_or(why), last }));
         Some(wait)
     }
@@ -188,16 +203,14 @@ impl Cooldown {
         Some((shut.probe_at.saturating_duration_since(now), shut.wait))
     }
 
-    pub(super) fn sent(&mut self, seq: u64) {
+    pub(super) fn sent(&mut self, now: Instant, seq: u64) {
         if self.alone || self.shut.is_some() {
-            self.out = seq;
+            self.out = Some((seq, now));
         }
     }
 
     pub(super) fn back(&mut self, seq: u64) {
-        if self.out == seq {
-            self.out = 0;
-        }
+        self.out.take_if(|(out, _)| *out == seq);
     }
 
     /// A call succeeded. True: it opened the key.

@@ -1,13 +1,15 @@
-//! How much of an estimated token the server really takes, as far as it has shown.
+//! How much of an estimated token the server really takes, and what a call costs that has no estimate.
 //!
 //! A refusal's `Requested` is the server's own price for that call. Where nothing is refused, what the buckets have lost
 //! between two snapshots tells the same, less exactly, and with what others took: it only bounds the price from above.
+//! The usage that a response body reports tells what its own call took.
 
 use super::least;
 
-/// Both are kept within these bounds.
-const LEAST: f64 = 0.25;
-const MOST: f64 = 4.0;
+/// Estimates are multiplied with at least this: a call that reserves 32,000 tokens may use 300.
+pub(super) const LEAST: f64 = 0.01;
+/// ... and with at most this.
+pub(super) const MOST: f64 = 4.0;
 /// What one refusal, or one snapshot at most, weighs against all before.
 const WEIGHT: f64 = 0.2;
 /// The price stays so far above what snapshots show that an estimate which is only rough needs no correction: a quarter.
@@ -20,11 +22,13 @@ pub(super) struct Correction {
     asked: f64,
     /// By what snapshots, and refusals, show to have been taken.
     taken: f64,
+    /// What a call of this key takes on average, in tokens.
+    mean: Option<f64>,
 }
 
 impl Default for Correction {
     fn default() -> Self {
-        Self { asked: 1.0, taken: 1.0 }
+        Self { asked: 1.0, taken: 1.0, mean: None }
     }
 }
 
@@ -37,6 +41,17 @@ impl Correction {
     pub(super) fn asked(&mut self, times: f64) {
         self.asked = blend(self.asked, times, WEIGHT);
         self.taken = blend(self.taken, times, WEIGHT);
+    }
+
+    /// What a call without an estimate costs; 0 before anything was learned.
+    pub(super) fn mean(&self) -> f64 {
+        self.mean.unwrap_or(0.0)
+    }
+
+    /// A call has taken so many tokens; `weight` is less than 1 where that is known from several calls together.
+    pub(super) fn call_took(&mut self, tokens: f64, weight: f64) {
+        let mean = self.mean.get_or_insert(tokens);
+        *mean += least(weight, WEIGHT) * (tokens - *mean);
     }
 
     /// Calls between two snapshots have taken so many times their estimates; `weight` grows with how much they took.

@@ -1,8 +1,8 @@
 //! May this key send now? One state for each key, and what each event does to it: `state × event × now → decision`.
 //!
-//! The gate composes the six parts beside it; only it knows more than one of them: here what lets a call go, in `pace`
-//! when, in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting
-//! room, so that admission, order and the one timer are decided under one lock.
+//! The gate composes the parts beside it; only it knows more than one of them: here what lets a call go, in `pace` when,
+//! in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting room, so
+//! that admission, order and the one timer are decided under one lock.
 
 mod figures;
 #[cfg(test)]
@@ -16,20 +16,22 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
+use super::ask::{Ask, Price, UNITS};
 use super::blame::{Blame, Cause, Class};
+use super::call_specific::CallSpecific;
 use super::ceiling::Ceiling;
 use super::cooldown::{Cooldown, Opens, Why};
 use super::correction::Correction;
 use super::level::Level;
+use super::probe::{Probe, Probes};
 use super::window::{Flight, Window};
 use super::{Clearance, GateConfig};
-use crate::call::Cost;
 use crate::classify::{Dimension, Kind, RateLimitSnapshot, Unit, Verdict};
 use crate::dialect::Dialect;
 use crate::report::Event;
-use crate::room::{Next, Rule};
+use crate::room::{Go, Next, Rule};
 use crate::time::{add, in_secs};
-use figures::{cost, window_of};
+use figures::window_of;
 
 /// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
 const LATE: Duration = Duration::from_millis(5);
@@ -40,21 +42,19 @@ const QUOTA_PROBE: Duration = Duration::from_secs(30);
 /// What a wait must exceed to be one: less is the rounding of sums.
 const NOTHING: Duration = Duration::from_micros(1);
 
-/// What a call spends of.
-const UNITS: [Unit; 4] = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
-
 /// An admission: what the gate must be told again when the call is answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ticket {
     pub(crate) seq: u64,
     flight: Flight,
-    /// When it went, in seconds of the gate's clock.
-    sent: f64,
-    /// Its cost as it was estimated, and what estimates were multiplied with.
-    asked: Cost,
-    correction: f64,
+    sent: Instant,
+    ask: Ask,
+    /// What it took when it was sent.
+    price: Price,
     /// What had been spent of each unit, this call included.
-    spent: [f64; UNITS.len()],
+    spent: Price,
+    /// How far the call after it was held back.
+    gap: Duration,
     /// Which buckets had had time to fill, a bit each.
     full: u8,
     known: bool,
@@ -79,17 +79,28 @@ pub(crate) struct Gate {
     last: Option<Instant>,
     /// When an answer or an end was last heard of.
     heard: Instant,
-    spent: [f64; UNITS.len()],
+    spent: Price,
     correction: Correction,
     dialect: &'static Dialect,
     /// What nobody has been told yet.
     news: News,
-    /// Refused in a row, and not a success since: from when.
-    ailing: Option<Instant>,
+    failing: Option<Box<Failing>>, // rare
+    /// What is believed of the moment when calls may go has changed since somebody asked.
+    outlook_changed: bool,
     window: Window,
     ceiling: Ceiling,
     blame: Blame,
+    call_specific: CallSpecific,
     cooldown: Cooldown,
+    probes: Probes,
+}
+
+/// Refused, and nothing let in since.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    /// Different calls that were refused, up to as many as it takes to close the key.
+    calls: Vec<u64>,
 }
 
 impl Gate {
@@ -105,15 +116,18 @@ impl Gate {
             seq: 0,
             last: None,
             heard: now,
-            spent: [0.0; UNITS.len()],
+            spent: Price::default(),
             correction: Correction::default(),
             dialect,
             news: None,
-            ailing: None,
+            failing: None,
+            outlook_changed: false,
             window: Window::new(config.initial_window),
             ceiling: Ceiling::default(),
             blame: Blame::default(),
+            call_specific: CallSpecific::default(),
             cooldown: Cooldown::new(rng),
+            probes: Probes::default(),
             config,
         }
     }
@@ -125,13 +139,15 @@ impl Gate {
         if shown.is_some() {
             self.snapshots(self.secs(now), ticket, shown, None, true);
         }
-        self.ailing = None;
+        self.progressed();
+        self.call_specific.succeeded(now, ticket.seq, ticket.sent, ticket.ask.refusals);
+        self.probes.succeeded();
         self.answered(ticket.seq);
         if self.cooldown.success(ticket.seq) {
             self.report(Event::Opened);
         }
-        if self.window.close(ticket.seq) {
-            self.window.acked(ticket.flight, true, self.known);
+        if self.window.close(ticket.seq) || ticket.flight.above {
+            self.window.acked(ticket.flight, true);
         }
         self.window.success(ticket.flight);
     }
@@ -143,17 +159,23 @@ impl Gate {
     }
 
     /// An answer that neither succeeds nor throttles: its headers show as much as any other's. The slot stays taken until
-    /// the body ends.
-    pub(crate) fn other(&mut self, now: Instant, ticket: &Ticket, too_large: bool, shown: Option<&RateLimitSnapshot>) {
+    /// the body ends. A call that was rejected unprocessed has taken no tokens.
+    pub(crate) fn other(
+        &mut self,
+        now: Instant,
+        ticket: &Ticket,
+        unprocessed: bool,
+        shown: Option<&RateLimitSnapshot>,
+    ) {
         self.silences(now);
         self.heard = now;
+        self.progressed();
         let mut ticket = *ticket;
-        if too_large {
-            // What its bucket cannot hold it has not taken from there; counted, it would stop the key for minutes.
+        if unprocessed {
             for unit in [Unit::Tokens, Unit::InputTokens, Unit::OutputTokens] {
-                let cost = cost(&ticket.asked, unit, ticket.correction);
-                self.give_back(unit, cost);
-                ticket.spent[unit as usize] -= cost;
+                let price = ticket.price[unit as usize];
+                self.give_back(unit, price);
+                ticket.spent[unit as usize] -= price;
             }
         }
         self.snapshots(self.secs(now), &ticket, shown, None, false);
@@ -162,17 +184,19 @@ impl Gate {
     /// A call that was admitted but not sent after all gives back what it took.
     pub(crate) fn withdrawn(&mut self, now: Instant, ticket: &Ticket) {
         self.ended(Some(now), ticket.seq);
-        self.ceiling.refused(self.secs(now), ticket.sent);
+        self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
+        self.last = self.last.and_then(|last| last.checked_sub(ticket.gap));
         for unit in UNITS {
-            self.give_back(unit, cost(&ticket.asked, unit, ticket.correction));
+            self.give_back(unit, ticket.price[unit as usize]);
         }
     }
 
-    /// Whether [`used`](Rule::used) wants to be told what a call has used, and what it was estimated at.
+    /// Whether [`used`](Rule::used) wants to be told what a call has used, and what it was counted for.
     #[inline]
     pub(crate) fn wants_usage(&self, ticket: &Ticket) -> Option<f64> {
-        let seeded = self.dims.iter().any(|dim| dim.dimension.unit() == Unit::Tokens && dim.level.is_seed());
-        seeded.then(|| cost(&ticket.asked, Unit::Tokens, ticket.correction))
+        let seeded = || self.dims.iter().any(|dim| dim.dimension.unit() == Unit::Tokens && dim.level.is_seed());
+        let wanted = !ticket.ask.cost.is_known() || seeded();
+        wanted.then_some(ticket.price[Unit::Tokens as usize])
     }
 
     /// What has happened since this was last asked.
@@ -187,7 +211,7 @@ impl Gate {
 
     /// A call that was admitted has not been sent yet: its silence says nothing of the server.
     pub(crate) fn held(&mut self, seq: u64) {
-        self.window.close(seq);
+        self.window.waits_below(seq);
     }
 
     /// Whether a call that has been admitted may still go, or a cooldown has begun since.
@@ -222,7 +246,7 @@ impl Gate {
     fn silences(&mut self, now: Instant) {
         while let Some(flight) = self.window.silent(now) {
             self.answered(flight.seq);
-            self.window.acked(flight, false, self.known);
+            self.window.acked(flight, false);
         }
     }
 
@@ -245,58 +269,102 @@ impl Gate {
         }
         Some(retry_after)
     }
+
+    /// What a call takes, and never more than the largest bucket of its unit holds.
+    fn price(&self, ask: &Ask) -> Price {
+        let price = ask.price(&self.correction);
+        UNITS.map(|unit| {
+            let caps = self.dims.iter().filter(|dim| dim.dimension.unit() == unit).map(|dim| dim.level.cap());
+            caps.reduce(f64::max).map_or(price[unit as usize], |cap| price[unit as usize].min(cap))
+        })
+    }
 }
 
 impl Rule for Gate {
-    type Ask = Cost;
+    type Ask = Ask;
     type Pass = Ticket;
     const CLOCK: bool = true;
 
     #[inline]
     fn submit(&mut self, now: Instant) {
-        if self.window.in_flight() == 0 && now >= self.heard + IDLE {
+        if self.window.in_flight() > 0 {
+            return;
+        }
+        if !self.ceiling.is_known() {
+            self.last = None; // nobody is before the call: what it is spread from is over
+        }
+        if now >= self.heard + IDLE {
             self.ceiling.rested();
             self.blame.rested();
             self.window.rested();
+            self.probes.rested();
         }
     }
 
-    fn next(&mut self, now: Instant, ask: &Cost, ahead: usize) -> Next {
+    fn next(&mut self, now: Instant, ask: &Ask, ahead: usize) -> Next {
         self.silences(now);
-        match self.cooldown.opens(now, ahead) {
+        let probe = |gap| Next::Go(Go { gap, probe: Some(Probe::Closed) });
+        match self.cooldown.opens(now, ahead, self.config.max_wait) {
             Opens::Closed(closed) => return Next::Closed(closed),
-            Opens::OneOut => return Next::Park(self.window.next_silence()),
-            Opens::Probe(closed) if self.config.pacing && !self.window.admits(ahead) => return Next::Closed(closed),
-            Opens::Probe(_) => return Next::Go { gap: Duration::ZERO },
+            Opens::OneOut(at) => return Next::Park(self.window.next_silence().map_or(at, |silence| at.min(silence))),
+            Opens::Probe(closed) if !self.probes.may_go(now) => return Next::Closed(closed),
+            Opens::Probe(_) => return probe(Duration::ZERO),
             Opens::At(until) if !self.config.pacing => return Next::At(until),
-            Opens::Now if !self.config.pacing => return Next::Go { gap: Duration::ZERO },
+            Opens::Now if !self.config.pacing => return Next::Go(Go::default()),
             Opens::Now | Opens::At(_) => {}
         }
-        let (mut at, gap) = self.pace(now, ask, ahead);
-        at = at.max(self.cooldown.until().unwrap_or(now));
-        if at > now + NOTHING {
+        let pace = self.pace(now, ask, ahead);
+        let until = self.cooldown.until().unwrap_or(now);
+        if pace.own > self.config.max_wait.saturating_add(NOTHING) {
+            return self.levels_block(now, ahead, pace.own, until);
+        }
+        let at = pace.at.max(until);
+        if at > now + NOTHING || until > now {
             return Next::At(at); // before the window is asked: this also tells when a call that comes now can go at best
         }
-        if self.window.admits(ahead) { Next::Go { gap } } else { Next::Park(self.window.next_silence()) }
+        if self.window.admits(ahead) {
+            return Next::Go(Go { gap: pace.gap, probe: None });
+        }
+        let at = self.probes.window_blocks(now);
+        if at <= now && ahead == 0 {
+            return Next::Go(Go { gap: pace.gap, probe: Some(Probe::Window) });
+        }
+        let silence = self.window.next_silence();
+        Next::Park(silence.map_or(at, |silence| at.min(silence)).max(now + NOTHING))
     }
 
-    fn take(&mut self, now: Instant, ask: &Cost, gap: Duration) -> Ticket {
+    fn turn(&mut self, now: Instant, ask: &Ask, ahead: usize) -> Option<Instant> {
+        let pace = if self.config.pacing { self.pace(now, ask, ahead).at } else { now };
+        Some(self.cooldown.until().map_or(pace, |until| until.max(pace)))
+    }
+
+    fn outlook_changed(&mut self) -> bool {
+        std::mem::take(&mut self.outlook_changed)
+    }
+
+    fn is_first_attempt(ask: &Ask) -> bool {
+        ask.refusals.count == 0
+    }
+
+    fn take(&mut self, now: Instant, ask: &Ask, go: Go) -> Ticket {
         self.seq += 1;
         let late = now.checked_sub(LATE).unwrap_or(now);
-        let after = |last| if gap.is_zero() { last } else { add(last, gap) };
+        let after = |last| if go.gap.is_zero() { last } else { add(last, go.gap) };
         self.last = Some(self.last.map_or(late, |last| late.max(after(last))));
-        let (t, correction) = (self.secs(now), self.correction.factor());
+        let (t, price) = (self.secs(now), self.price(ask));
         let full = self.dims.iter().enumerate().fold(0, |bits, (at, dim)| bits | u8::from(dim.level.full_by(t)) << at);
         for unit in UNITS {
-            self.spent[unit as usize] += cost(ask, unit, correction);
+            self.spent[unit as usize] += price[unit as usize];
         }
         for dim in &mut self.dims {
-            dim.level.spend(t, cost(ask, dim.dimension.unit(), correction));
+            dim.level.spend(t, price[dim.dimension.unit() as usize]);
         }
         self.ceiling.sent(t);
-        self.cooldown.sent(self.seq);
+        self.cooldown.sent(now, self.seq);
+        self.probes.admitted(now, go.probe);
         let flight = self.window.sent(self.seq, now);
-        Ticket { seq: self.seq, flight, sent: t, asked: *ask, correction, spent: self.spent, full, known: self.known }
+        let (seq, spent, known) = (self.seq, self.spent, self.known);
+        Ticket { seq, flight, sent: now, ask: *ask, price, spent, gap: go.gap, full, known }
     }
 
     /// The body's end or drop, or any end that is neither a success nor a refusal: what was spent stays spent.
@@ -306,15 +374,20 @@ impl Rule for Gate {
             self.heard = now;
         }
         self.window.close(seq);
-        self.window.left();
+        self.window.left(seq);
         self.cooldown.back(seq);
     }
 
-    /// Of use for buckets that no header ever showed: a snapshot would have put them right.
-    fn used(&mut self, estimated: f64, used: f64) {
-        let more = used - estimated;
-        self.spent[Unit::Tokens as usize] += more;
-        self.of_unit(Unit::Tokens).filter(|level| level.is_seed()).for_each(|level| level.give_back(-more));
+    /// Of use for buckets that no header ever showed, since a snapshot would have put them right, and for calls without an
+    /// estimate.
+    fn used(&mut self, counted: f64, used: f64) {
+        self.correction.call_took(used, 1.0);
+        let more = used - counted;
+        let mut seeds = self.of_unit(Unit::Tokens).filter(|level| level.is_seed()).peekable();
+        if seeds.peek().is_some() {
+            seeds.for_each(|level| level.give_back(-more));
+            self.spent[Unit::Tokens as usize] += more;
+        }
     }
 
     /// An error within a success: the key cools down, once an episode. What it says of rates is not learned from: the call
@@ -328,5 +401,9 @@ impl Rule for Gate {
             let judged = self.blame.judge(seq, self.seq, class, false);
             self.cool_down(now, seq, verdict.stated(), class, Cause::Rate, judged.new);
         }
+    }
+
+    fn progressed(&mut self) {
+        self.failing = None;
     }
 }

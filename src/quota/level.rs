@@ -35,12 +35,20 @@ pub(super) struct Sent {
     pub(super) at: f64,
     /// What had been spent of this bucket's unit, this call included.
     pub(super) spent: f64,
+    /// How many calls had been sent, this one included.
+    pub(super) calls: f64,
 }
 
-/// What calls have taken, so many times what they were counted for, and how much that tells.
+/// What calls have taken between two snapshots.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Taken {
-    pub(super) times: f64,
+    /// What they took of the bucket.
+    pub(super) taken: f64,
+    /// What they were counted for.
+    pub(super) counted: f64,
+    /// How many they were.
+    pub(super) calls: f64,
+    /// How much that tells: 1 and more is well known.
     pub(super) weight: f64,
 }
 
@@ -59,6 +67,7 @@ pub(super) struct Level {
     told: f64,
     snap: u64,
     spent_then: f64,
+    calls_then: f64,
     full_at: f64,
     /// The window is shorter than the limit says.
     short: bool,
@@ -95,6 +104,7 @@ impl Level {
             told: f64::NEG_INFINITY,
             snap: 0,
             spent_then: 0.0,
+            calls_then: 0.0,
             full_at: f64::INFINITY,
             short: false,
             doubted_until: f64::NEG_INFINITY,
@@ -122,10 +132,19 @@ impl Level {
         }
         let passed = least(now, sent.at + ARRIVAL) - self.as_of;
         let held = self.base + self.rate * passed;
-        let (spent, taken) = (sent.spent - self.spent_then, held - shown.remaining);
-        // What flowed over, and a debt, show as too little. Less than nothing: calls waited on their way to the server.
-        let told = held <= self.cap && shown.remaining > 0.0 && spent > 0.0 && taken > 0.0;
-        told.then(|| Taken { times: taken / spent, weight: spent / (TELLING * self.cap) })
+        if held > self.cap {
+            return None; // what flowed over would show as too little
+        }
+        let before = Sent { spent: self.spent_then, calls: self.calls_then, ..sent };
+        taken_between(held, before, sent, self.cap, shown.remaining)
+    }
+
+    /// The same for the first snapshot of a key, as if its bucket had been full before its first call. Earlier calls of
+    /// other processes show as taken by this key's: what is told is an upper bound.
+    pub(super) fn taken_since_full(sent: Sent, shown: Shown) -> Option<Taken> {
+        shown.reset?;
+        let before = Sent { spent: 0.0, calls: 0.0, ..sent };
+        taken_between(shown.limit, before, sent, shown.limit, shown.remaining)
     }
 
     /// Which call's snapshot was accepted; 0 before the first.
@@ -196,10 +215,11 @@ impl Level {
         if before != (self.cap, self.rate) {
             self.spread = spread(self.cap, self.rate);
         }
-        (self.base, self.as_of, self.told, self.snap, self.spent_then) = (remaining, as_of, now, sent.seq, sent.spent);
+        (self.base, self.as_of, self.told, self.snap) = (remaining, as_of, now, sent.seq);
+        (self.spent_then, self.calls_then) = (sent.spent, sent.calls);
         self.full_at = as_of + reset.unwrap_or_else(|| used / self.rate);
         // Less than nothing only where a call in between gave back what it took.
-        self.held = self.filled(remaining, as_of, now) - most(0.0, spent - sent.spent);
+        self.held = most(self.filled(remaining, as_of, now) - most(0.0, spent - sent.spent), -self.cap);
         self.at = now;
     }
 
@@ -210,7 +230,7 @@ impl Level {
         least(self.cap, held + others + self.rate * (now - believed))
     }
 
-    /// What the bucket holds; less than nothing when more was sent than it held.
+    /// What the bucket holds; less than nothing when more was sent than it held, but never less than minus one bucket.
     pub(super) fn level(&self, now: f64) -> f64 {
         self.filled(self.held, self.at, now)
     }
@@ -231,27 +251,35 @@ impl Level {
         if wait <= believed { wait } else { believed + most(0.0, missing - self.net() * believed) / self.rate }
     }
 
-    /// Seconds between calls of this cost at this level, so that a full bucket is not sent in one burst.
-    pub(super) fn gap(&self, level: f64, cost: f64) -> f64 {
-        cost * self.spread / (self.net() * self.spread + most(0.0, level)) // divided once: it is on every call's path
+    /// What a call of this price takes: never more than the bucket holds, since no call that is let in takes more.
+    pub(super) fn cost(&self, price: f64) -> f64 {
+        least(price, self.cap)
     }
 
-    /// What the bucket should hold for a call: its cost and a margin, since the figures are rounded and others take from
-    /// it, too. A call larger than the bucket passes when it is full.
-    pub(super) fn need(&self, cost: f64, is_requests: bool) -> f64 {
+    /// Seconds between calls of this price at this level, so that a full bucket is not sent in one burst. At most the time
+    /// in which an empty bucket fills.
+    pub(super) fn gap(&self, level: f64, price: f64) -> f64 {
+        let gap = self.cost(price) * self.spread / (self.net() * self.spread + most(0.0, level));
+        least(gap, self.cap / self.rate)
+    }
+
+    /// What the bucket should hold for a call of this price: its cost and a margin, since the figures are rounded and
+    /// others take from it, too. A call larger than the bucket passes when it is full.
+    pub(super) fn need(&self, price: f64, is_requests: bool) -> f64 {
+        let cost = self.cost(price);
         let margin = if is_requests { least(1.0, 0.02 * self.cap) } else { 0.02 * cost };
         let shared = if self.foreign > 0.0 { 2.0 * self.foreign / self.rate } else { 0.0 };
         least(self.cap, cost + margin * (1.0 + shared))
     }
 
-    pub(super) fn spend(&mut self, now: f64, cost: f64) {
-        self.held = self.level(now) - cost;
+    pub(super) fn spend(&mut self, now: f64, price: f64) {
+        self.held = most(self.level(now) - self.cost(price), -self.cap);
         self.at = now;
     }
 
-    /// A call that was not sent after all.
-    pub(super) fn give_back(&mut self, cost: f64) {
-        self.held += cost;
+    /// A call that took less than its price, or nothing: it was not sent after all, or was rejected unprocessed.
+    pub(super) fn give_back(&mut self, price: f64) {
+        self.held = (self.held + price).clamp(-self.cap, self.cap);
     }
 
     /// It refused although, by its own figures, it held enough: others take from it.
@@ -284,6 +312,15 @@ impl Level {
     }
 }
 
+/// What the calls between two snapshots took of a bucket that held so much. A debt shows as too little; less than nothing
+/// means that calls waited on their way to the server.
+fn taken_between(held: f64, before: Sent, sent: Sent, cap: f64, remaining: f64) -> Option<Taken> {
+    let (counted, calls) = (sent.spent - before.spent, sent.calls - before.calls);
+    let taken = held - remaining;
+    let told = remaining > 0.0 && taken > 0.0 && calls > 0.0;
+    told.then(|| Taken { taken, counted, calls, weight: most(counted, taken) / (TELLING * cap) })
+}
+
 /// Over how long a full bucket is spread.
 fn spread(cap: f64, rate: f64) -> f64 {
     least(SPREAD_MAX, cap / (rate * SPREAD_PART))
@@ -302,7 +339,7 @@ mod tests {
     }
 
     fn sent(seq: u64, at: f64, spent: f64) -> Sent {
-        Sent { seq, at, spent }
+        Sent { seq, at, spent, calls: seq as f64 }
     }
 
     /// A call sent at 10 s has shown 20,000 remaining, 50,000 spent by then.
@@ -314,15 +351,16 @@ mod tests {
     fn what_calls_have_taken_is_what_is_missing_and_what_has_flowed_in() {
         // Two seconds later 4,000 less, and 2,000 had flowed in: 6,000 taken for what was counted as 12,000.
         let taken = level().taken(13.0, sent(9, 12.0, 62_000.0), shown(16_000.0)).unwrap();
-        assert!((taken.times - 0.5).abs() < 0.01, "{taken:?}");
+        assert!((taken.taken / taken.counted - 0.5).abs() < 0.01, "{taken:?}");
         assert!((taken.weight - 12_000.0 / 15_000.0).abs() < 1e-9, "{taken:?}");
+        assert_eq!(taken.calls, 4.0);
     }
 
     #[test]
     fn what_others_take_shows_as_taken_too() {
         let alone = level().taken(13.0, sent(9, 12.0, 62_000.0), shown(16_000.0)).unwrap();
         let beside = level().taken(13.0, sent(9, 12.0, 62_000.0), shown(10_000.0)).unwrap();
-        assert!(beside.times > alone.times);
+        assert!(beside.taken > alone.taken);
     }
 
     #[test]
@@ -330,7 +368,6 @@ mod tests {
         let told = |at: f64, seq, spent, said| level().taken(at + 1.0, sent(seq, at, spent), said);
         assert!(told(12.0, 9, 62_000.0, shown(16_000.0)).is_some());
         assert_eq!(told(12.0, 5, 62_000.0, shown(16_000.0)), None, "an earlier call's");
-        assert_eq!(told(12.0, 9, 50_000.0, shown(16_000.0)), None, "nothing was spent");
         assert_eq!(told(60.0, 9, 62_000.0, shown(58_000.0)), None, "it has been full, or nearly");
         assert_eq!(told(12.0, 9, 62_000.0, shown(0.0)), None, "it may be in debt");
         assert_eq!(told(12.0, 9, 62_000.0, shown(30_000.0)), None, "there is more than can have flowed in");

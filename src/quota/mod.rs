@@ -8,16 +8,21 @@
 //! * `correction`: how much of an estimated token the server really takes
 //! * `ceiling`: a rate learned from refusals, for limits that no header shows
 //! * `blame`: what a refusal is evidence of, once an episode
+//! * `call_specific`: refusals that concern one call alone
 //! * `cooldown`: not before, and the key that is closed
-//! * `gate`: composes the six
+//! * `probe`: when a call goes although what is believed speaks against it
+//! * `gate`: composes them
 //! * `registry`: the gates by key
 
+mod ask;
 mod blame;
+mod call_specific;
 mod ceiling;
 mod cooldown;
 mod correction;
 mod gate;
 mod level;
+mod probe;
 mod registry;
 mod window;
 
@@ -29,7 +34,9 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::call::QuotaKey;
 use crate::room::{Closed, Place, Room};
+pub(crate) use ask::Ask;
 pub(crate) use gate::{Gate, News, Ticket};
+pub(crate) use probe::Probe;
 pub(crate) use registry::Origin;
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
 

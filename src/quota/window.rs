@@ -1,17 +1,20 @@
 //! How many calls at once: doubled by silence, and after a concurrency refusal what still stands, then probed upwards.
 //!
-//! Refusals are fast and successes slow, so a call that has been out for [`ACK`] without an answer was let in.
+//! Refusals come sooner than successes, so a call that has been out for longer than refusals take was let in.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Silence of this length is an acknowledgement: 0.35 s.
-pub(super) const ACK: Duration = Duration::from_millis(350);
-/// Up to here the window doubles before the first header; from here on it grows by [`STEP`].
-const FREE: u32 = 64;
-const STEP: u32 = 32;
+/// A call without an answer for this long counts as let in, until a refusal has shown how long refusals take: 0.5 s.
+pub(super) const ACK: Duration = Duration::from_millis(500);
+/// ... and at most for this long after slow refusals: 3 s.
+const ACK_MAX: Duration = Duration::from_secs(3);
+/// After a refusal, a call counts as let in when it has been out for 5/4 of the slowest recent refusal.
+const ACK_TIMES: (u32, u32) = (5, 4);
+/// Each refusal lets the slowest one count for a tenth less.
+const ACK_KEPT: (u32, u32) = (9, 10);
 /// How many successes at a full window it takes to try one more; doubled by each failed try, up to the maximum.
 const PROBE_MIN: u32 = 10;
 const PROBE_MAX: u32 = 40;
@@ -26,12 +29,14 @@ pub(super) struct Flight {
     pub(super) n: u32,
     /// It went above the size that is known to be good.
     pub(super) probe: bool,
+    /// It went above the window, since the window alone held the queue back.
+    pub(super) above: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Young {
-    /// When its silence counts.
-    due: Instant,
+    sent: Instant,
+    above: bool,
     n: u32,
     probe: bool,
     open: bool,
@@ -55,10 +60,14 @@ pub(super) struct Window {
     /// The most that is known to have been let in at once since `peak_from`.
     peak: u32,
     peak_from: u64,
-    /// From the oldest dispatch younger than [`ACK`] that is still out, by number, without gaps.
+    /// From the oldest dispatch that is still out and whose silence has not counted, by number, without gaps.
     young: VecDeque<Young>,
     /// The number of the first of them.
     oldest: u64,
+    /// Calls that wait in a limit below: how long they are out tells nothing.
+    below: BTreeSet<u64>,
+    /// How long the slowest recent refusal took.
+    slowest: Option<Duration>,
 }
 
 impl Window {
@@ -79,6 +88,8 @@ impl Window {
             peak_from: 0,
             young: VecDeque::with_capacity(1), // a key is kept for long, and most have few calls out
             oldest: 0,
+            below: BTreeSet::new(),
+            slowest: None,
         }
     }
 
@@ -103,24 +114,45 @@ impl Window {
     pub(super) fn sent(&mut self, seq: u64, now: Instant) -> Flight {
         self.in_flight = self.in_flight.saturating_add(1);
         let probe = self.probing && self.in_flight > self.floor;
-        let flight = Flight { seq, n: self.in_flight, probe };
+        let above = self.in_flight > self.size;
+        let flight = Flight { seq, n: self.in_flight, probe, above };
         if self.young.is_empty() {
             self.oldest = seq;
         }
-        self.young.push_back(Young { due: now + ACK, n: flight.n, probe, open: true });
+        self.young.push_back(Young { sent: now, above, n: flight.n, probe, open: true });
         flight
     }
 
-    /// The next call that has been out for [`ACK`] without an answer.
+    /// How long a call is out before its silence counts.
+    fn ack(&self) -> Duration {
+        self.slowest.map_or(ACK, |slowest| (slowest * ACK_TIMES.0 / ACK_TIMES.1).clamp(ACK, ACK_MAX))
+    }
+
+    /// A refusal of a call has come, so long after the call was sent.
+    pub(super) fn refused_after(&mut self, seq: u64, time: Duration) {
+        if !self.below.contains(&seq) {
+            let kept = self.slowest.map_or(Duration::ZERO, |slowest| slowest * ACK_KEPT.0 / ACK_KEPT.1);
+            self.slowest = Some(kept.max(time.min(ACK_MAX)));
+        }
+    }
+
+    /// A call waits in a limit below: its silence says nothing of the server.
+    pub(super) fn waits_below(&mut self, seq: u64) {
+        self.close(seq);
+        self.below.insert(seq);
+    }
+
+    /// The next call whose silence counts.
     pub(super) fn silent(&mut self, now: Instant) -> Option<Flight> {
+        let ack = self.ack();
         while let Some(young) = self.young.front().copied() {
-            if now < young.due {
+            if now < young.sent + ack {
                 return None;
             }
             let seq = self.oldest;
             self.forget_oldest();
             if young.open {
-                return Some(Flight { seq, n: young.n, probe: young.probe });
+                return Some(Flight { seq, n: young.n, probe: young.probe, above: young.above });
             }
         }
         None
@@ -128,7 +160,7 @@ impl Window {
 
     /// When the next silence is due.
     pub(super) fn next_silence(&self) -> Option<Instant> {
-        self.young.iter().find(|young| young.open).map(|young| young.due)
+        self.young.iter().find(|young| young.open).map(|young| young.sent + self.ack())
     }
 
     /// Takes a call out of those whose silence would count. False: it counted already.
@@ -148,9 +180,12 @@ impl Window {
     }
 
     /// A call was let in: by an answer, or by silence.
-    pub(super) fn acked(&mut self, flight: Flight, answered: bool, known: bool) {
+    pub(super) fn acked(&mut self, flight: Flight, answered: bool) {
         if flight.seq > self.peak_from {
             self.peak = self.peak.max(flight.n);
+        }
+        if flight.above {
+            self.size = self.size.max(flight.n);
         }
         if self.learned {
             if flight.probe && self.probing && flight.n >= self.size {
@@ -163,9 +198,7 @@ impl Window {
                 self.size = self.size.saturating_add(1);
             }
         } else {
-            let twice = flight.n.saturating_mul(2);
-            let most = if known { twice } else { twice.min(FREE.max(flight.n.saturating_add(STEP))) };
-            self.size = self.size.max(most);
+            self.size = self.size.max(flight.n.saturating_mul(2));
         }
     }
 
@@ -188,13 +221,14 @@ impl Window {
     }
 
     /// A slot is free again.
-    pub(super) fn left(&mut self) {
+    pub(super) fn left(&mut self, seq: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.below.remove(&seq);
     }
 
     /// Whether what we know speaks against a bare refusal of this call being about how many at once.
     pub(super) fn refutes(&self, flight: Flight) -> bool {
-        self.learned && (flight.n < self.peak || (self.since < TWICE && !flight.probe))
+        self.learned && !flight.above && (flight.n < self.peak || (self.since < TWICE && !flight.probe))
     }
 
     /// What was let in before this episode says nothing any more.
@@ -205,6 +239,9 @@ impl Window {
 
     /// Too many at once: what still stands is what the server takes. The refused call has left already.
     pub(super) fn lower(&mut self, flight: Flight, last: u64) {
+        if flight.above && self.learned {
+            return; // more than the window is too many: that was known
+        }
         let first = !self.learned;
         self.learned = true;
         let standing = self.in_flight.max(1);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderValue, Response, response};
+use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -12,6 +12,7 @@ use super::decide::{Class, class_of};
 use super::future::ERROR_BODY_MAX;
 use super::info::StopReason;
 use crate::body::{Held, ReadAhead, ResponseBody};
+use crate::call::next_number;
 use crate::classify::{self, Kind, RateLimitSnapshot, Verdict};
 use crate::limit::ReleaseAt;
 use crate::observe::{self, Observer};
@@ -161,23 +162,31 @@ impl<C> Call<C> {
                 fate = Some(self.settle(slot, |gate, now| gate.refused(now, &ticket, &verdict, shown)));
             } else {
                 let shown = self.shared.shown(&parts.headers, &mut empty);
-                let too_large = verdict.kind == Kind::TooLarge;
-                self.gate.tell(|gate, now| gate.other(now, &ticket, too_large, shown));
+                let unprocessed = verdict.kind == Kind::TooLarge || is_unprocessed(parts.status);
+                self.gate.tell(|gate, now| gate.other(now, &ticket, unprocessed, shown));
                 return Some(slot); // as any answer: until its body ends
             }
             None
         });
+        if let Some(fate) = &fate {
+            self.ask = fate.ask;
+            if fate.own_affair {
+                self.place.number = next_number();
+            }
+        }
         let retry_after = verdict.retry_after;
         let pass = class.is_none();
         self.verdict = Some(Box::new(verdict));
         let stopped = match class {
             None => None,
             Some(Err(reason)) => Some(reason),
-            Some(Ok(_)) if fate.is_some_and(|fate| fate.closed) => Some(StopReason::Closed),
+            Some(Ok(_)) if fate.as_ref().is_some_and(|fate| fate.closed) => Some(StopReason::Closed),
             Some(Ok(class)) => {
-                let alone = class == Class::Other || fate.is_some_and(|fate| fate.alone);
+                let free = fate.as_ref().is_some_and(|fate| fate.was_probe) && self.probes < self.max_retries();
+                let class = if free { Class::Probe } else { class };
+                let alone = class == Class::Other || fate.as_ref().is_some_and(|fate| fate.alone);
                 let hint = if class == Class::Other { retry_after } else { None };
-                match self.again_at(class, now, hint, fate.map(|fate| fate.not_before), alone) {
+                match self.again_at(class, now, hint, fate.as_ref().map(|fate| fate.not_before), alone) {
                     Ok(again) => {
                         // Nothing of an attempt is held while waiting: body, then slot, go now.
                         drop((parts, rest));
@@ -217,4 +226,9 @@ impl<C> Call<C> {
         }
         Answer::Response(Response::from_parts(parts, rest.into_body(slot)))
     }
+}
+
+/// Whether a server that answers so has not begun to work on the request.
+fn is_unprocessed(status: StatusCode) -> bool {
+    status.is_client_error() && !matches!(status.as_u16(), 408 | 409 | 429)
 }

@@ -14,9 +14,9 @@ use super::info::{RetryInfo, StopReason};
 use super::layer::Shared;
 use crate::backoff;
 use crate::body::ResponseBody;
-use crate::call::{Cost, QuotaKey, ResendCount};
+use crate::call::{QuotaKey, ResendCount};
 use crate::classify::Verdict;
-use crate::quota::{Admitted, Clearance, Gate, Ticket};
+use crate::quota::{Admitted, Ask, Clearance, Gate, Ticket};
 use crate::refusal::{Reason, Refusal};
 use crate::replay::CloneBody;
 use crate::room::{Bounds, Entry, Place, Room, Slot, Waiting};
@@ -35,7 +35,7 @@ pub(super) struct Call<C> {
     pub(super) shared: Arc<Shared>,
     pub(super) gate: Arc<Room<Gate>>,
     pub(super) place: Place,
-    pub(super) ask: Cost,
+    pub(super) ask: Ask,
     pub(super) deadline: Option<Instant>,
     pub(super) waited: Duration,
     pub(super) replay: C,
@@ -48,6 +48,8 @@ pub(super) struct Call<C> {
     pub(super) replayable: bool,
     pub(super) attempts: u32,
     pub(super) throttled: u32,
+    /// Refused probes, which cost no retry, up to as many as there are retries.
+    pub(super) probes: u32,
     pub(super) others: u32,
     pub(super) slept: Duration,
     pub(super) verdict: Option<Box<Verdict>>,
@@ -66,7 +68,7 @@ pub(super) struct Facts {
     pub(super) gate: Arc<Room<Gate>>,
     pub(super) key: QuotaKey,
     pub(super) place: Place,
-    pub(super) ask: Cost,
+    pub(super) ask: Ask,
     pub(super) deadline: Option<Instant>,
     /// It may be sent more than once.
     pub(super) asked: bool,
@@ -101,6 +103,7 @@ impl<C> Call<C> {
             replayable: false,
             attempts: 0,
             throttled: 0,
+            probes: 0,
             others: 0,
             slept: Duration::ZERO,
             verdict: None,
@@ -120,6 +123,7 @@ impl<C> Call<C> {
             Entry::Admitted(ticket) => self.admitted(ticket),
             Entry::Wait => return Ok(Entrance::Queue),
             Entry::Closed(closed) => return Err(Refusal::closed(closed)),
+            Entry::Reject { retry_after } => return Err(Refusal::new(Reason::Cooldown, Some(retry_after))),
         }
         Ok(Entrance::Open)
     }
@@ -188,6 +192,10 @@ impl<C> Call<C> {
         }
     }
 
+    pub(super) fn max_retries(&self) -> u32 {
+        self.shared.config.allowed.max_retries
+    }
+
     fn may_go_again(&self) -> bool {
         let allowed = &self.shared.config.allowed;
         let others = allowed.retry_on.others && self.others < allowed.max_other_retries;
@@ -225,6 +233,7 @@ impl<C> Call<C> {
         let sleep = not_before.map_or_else(own, |at| at.saturating_duration_since(now));
         let spent = Spent {
             throttled: self.throttled,
+            probes: self.probes,
             others: self.others,
             slept: self.slept,
             left: self.deadline.map(|deadline| deadline.saturating_duration_since(now)),
@@ -234,6 +243,7 @@ impl<C> Call<C> {
         may_sleep(&self.shared.config.allowed, &spent, class, sleep)?;
         match class {
             Class::Throttled => self.throttled += 1,
+            Class::Probe => self.probes += 1,
             Class::Other if !self.shared.budget.withdraw(now) => return Err(StopReason::BudgetSpent),
             Class::Other => self.others += 1,
         }

@@ -65,6 +65,8 @@ impl Default for Allowed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spent {
     pub(crate) throttled: u32,
+    /// Refused probes: they cost no retry, but not without end.
+    pub(crate) probes: u32,
     pub(crate) others: u32,
     pub(crate) slept: Duration,
     /// What is left until the deadline.
@@ -77,6 +79,8 @@ pub(crate) struct Spent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Throttled,
+    /// A refused probe of the key.
+    Probe,
     Other,
 }
 
@@ -104,6 +108,7 @@ pub(crate) fn class_of(
 pub(crate) fn may_sleep(allowed: &Allowed, spent: &Spent, class: Class, sleep: Duration) -> Result<(), StopReason> {
     let (used, most) = match class {
         Class::Throttled => (spent.throttled, allowed.max_retries),
+        Class::Probe => (spent.probes, allowed.max_retries),
         Class::Other => (spent.others, allowed.max_other_retries),
     };
     if !spent.asked {
@@ -167,7 +172,7 @@ mod tests {
 
     #[test]
     fn each_bound_stops_a_call_by_its_own_name() {
-        let fresh = Spent { throttled: 0, others: 0, slept: Duration::ZERO, left: None, asked: true, replayable: true };
+        let fresh = Spent { throttled: 0, probes: 0, others: 0, slept: Duration::ZERO, left: None, asked: true, replayable: true };
         let allowed = Allowed::default();
         let judge = |spent: Spent, class, sleep| may_sleep(&allowed, &spent, class, sleep);
         assert_eq!(judge(fresh, Class::Throttled, SECOND), Ok(()));

@@ -239,9 +239,10 @@ impl<B> Wait<B> {
                             continue;
                         }
                         Outcome::Closed(closed) => Refusal::closed(closed),
-                        Outcome::Full => Refusal::new(Reason::QueueFull, None),
-                        Outcome::Late(Bound::Timeout) => Refusal::new(Reason::QueueTimeout, None),
-                        Outcome::Late(Bound::Deadline) => Refusal::new(Reason::Deadline, None),
+                        Outcome::Rejected { retry_after } => Refusal::new(Reason::Cooldown, Some(retry_after)),
+                        Outcome::Full(turn) => Refusal::new(Reason::QueueFull, turn),
+                        Outcome::Late(Bound::Timeout, turn) => Refusal::new(Reason::QueueTimeout, turn),
+                        Outcome::Late(Bound::Deadline, turn) => Refusal::new(Reason::Deadline, turn),
                     };
                     return Poll::Ready(Ok(Err(refusal)));
                 }

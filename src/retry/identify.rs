@@ -12,7 +12,7 @@ use crate::call::{Cost, Deadline, NoRetry, QuotaKey, next_number};
 use crate::classify::{RateLimitSnapshot, Unit};
 use crate::dialect::Dialect;
 use crate::peek::{self, Seen};
-use crate::quota::{Admitted, Gate, Origin};
+use crate::quota::{Admitted, Ask, Gate, Origin};
 use crate::replay::CloneBody;
 use crate::room::{Place, Room};
 
@@ -21,14 +21,15 @@ impl Shared {
     #[inline]
     pub(super) fn facts<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &mut Parts, body: &B) -> Facts {
         if let Some(Admitted { place, key, gate, .. }) = parts.extensions.get().cloned() {
-            let ask = Cost::tokens(0.0);
+            let ask = Ask::new(place.number, Cost::tokens(0.0));
             return Facts { gate, key, place, ask, deadline: None, asked: false, nested: true };
         }
         self.mark(parts);
-        let (key, ask, gate) = self.identify(replay, parts, body);
+        let (key, cost, gate) = self.identify(replay, parts, body);
         let extensions = &parts.extensions;
         let place = Place { class: extensions.get().copied().unwrap_or_default(), number: next_number() };
         let deadline = extensions.get::<Deadline>().map(|deadline| deadline.at());
+        let ask = Ask::new(place.number, cost);
         let asked = extensions.get::<NoRetry>().is_none();
         Facts { gate, key, place, ask, deadline, asked, nested: false }
     }
@@ -73,8 +74,7 @@ impl Shared {
         let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
         let in_path = if given.is_none() { peek::model_in_path(uri.path()) } else { None };
         let cost = extensions.get::<Cost>().copied();
-        // No request need be read to its end before a limit on tokens is known, from an answer or from the user.
-        let counts = cost.is_none() && (self.quotas.counts_tokens() || config.gate.tokens_per_minute.is_some());
+        let counts = cost.is_none();
         let looks = counts || (given.is_none() && in_path.is_none());
         let body = if looks { replay.peek(body, peek::PEEK_MAX) } else { None }.unwrap_or_default();
         let seen = if counts { peek::read(&body) } else { Seen { model: peek::model(&body), ..Seen::default() } };

@@ -18,16 +18,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::call::{Priority, next_number};
+use crate::time::add;
 use crate::classify::Verdict;
 use queue::{Came, Queue};
+use crate::quota::Probe;
 pub(crate) use slot::Slot;
 use timer::Timer;
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
 
 /// What a rule is told that needs no time.
 static ANY_TIME: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// How many waiters are told at once, outside the lock, that a key has closed.
+/// How many waiters are told at once, outside the lock, that they do not go.
 const CHUNK: usize = 64;
+/// Deadlines of waiting calls are judged again at most this often: each second.
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
 
 /// A call's place in every queue it meets, kept for its life: class first, then first come, first served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,15 +40,26 @@ pub(crate) struct Place {
     pub(crate) number: u64,
 }
 
+/// How a call may go; the rule gets it back when the call does.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Go {
+    /// How far the call after it has to stay behind.
+    pub(crate) gap: Duration,
+    /// It goes although what is believed speaks against it.
+    pub(crate) probe: Option<Probe>,
+}
+
 /// What a rule says to the call whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Next {
-    /// It may go now; the rule gets the gap back when it does.
-    Go { gap: Duration },
+    /// It may go now.
+    Go(Go),
     /// Not before this moment, which lies in the future.
     At(Instant),
-    /// Not before something ends; at that moment at the latest the rule wants to be asked again.
-    Park(Option<Instant>),
+    /// Not before something ends, or this moment, which lies in the future.
+    Park(Instant),
+    /// Not for longer than this call waits; another one may go sooner.
+    Reject { retry_after: Duration },
     /// Not for long: everybody is to be answered now.
     Closed(Closed),
 }
@@ -70,11 +85,25 @@ pub(crate) trait Rule: Send + 'static {
     /// What the call whose turn it is may do when `ahead` others are counted as gone before it.
     fn next(&mut self, now: Instant, ask: &Self::Ask, ahead: usize) -> Next;
     /// The call goes.
-    fn take(&mut self, now: Instant, ask: &Self::Ask, gap: Duration) -> Self::Pass;
+    fn take(&mut self, now: Instant, ask: &Self::Ask, go: Go) -> Self::Pass;
+    /// When a call with so many others before it can go at best, where that can be told.
+    fn turn(&mut self, _now: Instant, _ask: &Self::Ask, _ahead: usize) -> Option<Instant> {
+        None
+    }
+    /// Whether [`turn`](Self::turn) tells something else than when this was last asked.
+    fn outlook_changed(&mut self) -> bool {
+        false
+    }
+    /// Whether a call has not been refused yet: such a one is the better probe.
+    fn is_first_attempt(_ask: &Self::Ask) -> bool {
+        true
+    }
     /// What was admitted has ended. No time is told where a body came at once with the head that was told of.
     fn ended(&mut self, now: Option<Instant>, seq: u64);
     /// What was admitted turned out to be refused in the midst of its answer.
     fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
+    /// Something of an admitted call's answer has come since this was last told.
+    fn progressed(&mut self) {}
     /// What was admitted at an estimated cost has used so much.
     fn used(&mut self, _estimated: f64, _used: f64) {}
 }
@@ -84,6 +113,8 @@ pub(crate) struct Room<R: Rule> {
     state: Mutex<State<R>>,
     /// The timer fired and nobody has looked yet. Its waker may run while we hold the lock ourselves.
     rang: AtomicBool,
+    /// A frame of a body has come and nobody has told the rule.
+    progressed: AtomicBool,
     me: Weak<Self>,
 }
 
@@ -91,6 +122,8 @@ struct State<R: Rule> {
     rule: R,
     queue: Queue<R::Ask>,
     timer: Timer,
+    /// When the deadlines of those who wait may be judged again.
+    judge_at: Option<Instant>,
 }
 
 /// What a call at the door gets.
@@ -98,13 +131,16 @@ pub(crate) enum Entry<P> {
     Admitted(P),
     Wait,
     Closed(Closed),
+    /// Its buckets stay empty for longer than it may wait.
+    Reject { retry_after: Duration },
 }
 
 impl<R: Rule> Room<R> {
     pub(crate) fn new(rule: R) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
-            state: Mutex::new(State { rule, queue: Queue::new(), timer: Timer::default() }),
+            state: Mutex::new(State { rule, queue: Queue::new(), timer: Timer::default(), judge_at: None }),
             rang: AtomicBool::new(false),
+            progressed: AtomicBool::new(false),
             me: me.clone(),
         })
     }
@@ -119,8 +155,9 @@ impl<R: Rule> Room<R> {
             let now = state.now();
             state.rule.submit(now);
             match state.rule.next(now, &ask, 0) {
-                Next::Go { gap } => Entry::Admitted(state.rule.take(now, &ask, gap)),
+                Next::Go(go) => Entry::Admitted(state.rule.take(now, &ask, go)),
                 Next::Closed(closed) => Entry::Closed(closed),
+                Next::Reject { retry_after } => Entry::Reject { retry_after },
                 Next::At(_) | Next::Park(_) => Entry::Wait,
             }
         })
@@ -131,6 +168,9 @@ impl<R: Rule> Room<R> {
     pub(crate) fn tell<T>(&self, event: impl FnOnce(&mut R, Instant) -> T) -> T {
         let mut state = self.lock();
         let now = state.now();
+        if self.progressed.swap(false, Ordering::Relaxed) {
+            state.rule.progressed();
+        }
         let told = event(&mut state.rule, now);
         self.finish(state, now);
         told
@@ -156,25 +196,30 @@ impl<R: Rule> Room<R> {
         drop(waker);
     }
 
-    /// One poll of a call that waits. `first` carries its bounds, and is given only once.
+    /// One poll of a call that waits; its `first` one puts it into the queue.
     fn poll_place(
         &self,
         place: &mut Place,
         ask: &R::Ask,
-        first: Option<&Bounds>,
+        bounds: &Bounds,
+        first: bool,
         waker: &Waker,
     ) -> Poll<Outcome<R::Pass>> {
         let mut state = self.lock();
         let now = Instant::now();
-        if first.is_some() && state.queue.holds(*place) {
+        if first && state.queue.holds(*place) {
             // A copy of a request came along with the original's number: it queues as a call of its own.
             place.number = next_number();
         }
         let place = *place;
         let turn = match (state.queue.came(place), first) {
+            (Some(Came::Rejected { retry_after }), _) => {
+                self.finish(state, now);
+                return Poll::Ready(Outcome::Late(Bound::Deadline, Some(retry_after)));
+            }
             (Some(Came::Called), _) => Some(0),
             (Some(Came::Late), _) => Some(state.queue.ahead()),
-            (None, Some(_)) if state.queue.is_idle() => {
+            (None, true) if state.queue.is_idle() => {
                 state.rule.submit(now);
                 Some(0)
             }
@@ -182,21 +227,23 @@ impl<R: Rule> Room<R> {
         };
         let next = turn.map(|ahead| state.rule.next(now, ask, ahead));
         let outcome = match next {
-            Some(Next::Go { gap }) => {
+            Some(Next::Go(go)) => {
                 if !state.queue.is_idle() {
                     state.queue.charge(place.class);
                 }
-                Some(Outcome::Admitted(state.rule.take(now, ask, gap)))
+                Some(Outcome::Admitted(state.rule.take(now, ask, go)))
             }
             Some(Next::Closed(closed)) => Some(Outcome::Closed(closed)),
-            _ => first.and_then(|bounds| state.turned_away(now, place, ask, bounds)),
+            Some(Next::Reject { retry_after }) => Some(Outcome::Rejected { retry_after }),
+            _ if first => state.turned_away(now, place, ask, bounds),
+            _ => None,
         };
         let mut old = None;
         let poll = if let Some(outcome) = outcome {
             Poll::Ready(outcome)
         } else {
             state.timer.ensure(now, &self.me);
-            old = state.queue.insert(place, *ask, waker);
+            old = state.queue.insert(place, *ask, bounds.deadline, waker);
             Poll::Pending
         };
         self.finish(state, now);
@@ -296,27 +343,63 @@ impl<R: Rule> State<R> {
 
     /// Whether a call has to leave before it has queued.
     fn turned_away(&mut self, now: Instant, place: Place, ask: &R::Ask, bounds: &Bounds) -> Option<Outcome<R::Pass>> {
+        let ahead = if bounds.again { self.queue.ahead() } else { self.queue.before(place.class) };
         if !bounds.again && bounds.max_queue.is_some_and(|most| self.queue.len() >= most) {
-            return Some(Outcome::Full);
+            return Some(Outcome::Full(self.wait_for_turn(now, ask, ahead)));
         }
         let deadline = bounds.deadline?;
-        let ahead = if bounds.again { self.queue.ahead() } else { self.queue.before(place.class) };
-        let late = match self.rule.next(now, ask, ahead) {
-            Next::At(turn) => turn > deadline,
-            _ => now >= deadline,
-        };
-        late.then_some(Outcome::Late(Bound::Deadline))
+        let wait = self.wait_for_turn(now, ask, ahead);
+        let late = wait.map_or(now, |wait| add(now, wait)) > deadline;
+        late.then_some(Outcome::Late(Bound::Deadline, wait))
+    }
+
+    fn wait_for_turn(&mut self, now: Instant, ask: &R::Ask, ahead: usize) -> Option<Duration> {
+        Some(self.rule.turn(now, ask, ahead)?.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Judges the deadlines of those who wait again, where the outlook has changed since they came. Tells when it wants to
+    /// be asked again.
+    fn judge_deadlines(&mut self, now: Instant) -> Option<Instant> {
+        if !self.queue.has_deadlines() {
+            return None;
+        }
+        if let Some(at) = self.judge_at.filter(|at| *at > now) {
+            return Some(at);
+        }
+        if self.rule.outlook_changed() {
+            self.judge_at = Some(now + JUDGE_EVERY);
+            let rule = &mut self.rule;
+            self.queue.reject_late(|ask, deadline, ahead| {
+                let turn = rule.turn(now, ask, ahead).filter(|turn| *turn > deadline)?;
+                Some(turn.saturating_duration_since(now))
+            });
+        }
+        None
     }
 
     /// Calls everybody who may go and sets the timer. True: there is more to tell; come again after waking these.
     fn pump(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
         self.queue.expire(now);
+        let judge_at = self.judge_deadlines(now);
+        if self.queue.take_rejected(CHUNK, wakers) {
+            return true;
+        }
         let mut due = None;
         while let Some((place, ask)) = self.queue.head() {
             match self.rule.next(now, &ask, self.queue.ahead()) {
-                Next::Go { .. } => wakers.extend(self.queue.call(place, now)),
+                Next::Go(Go { probe: Some(Probe::Window), .. }) => {
+                    let place = self.queue.find(R::is_first_attempt).unwrap_or(place);
+                    wakers.extend(self.queue.call(place, now));
+                }
+                Next::Go(_) => wakers.extend(self.queue.call(place, now)),
                 Next::Closed(_) => {
                     if self.queue.dismiss(CHUNK, wakers) {
+                        return true;
+                    }
+                }
+                Next::Reject { .. } => {
+                    wakers.extend(self.queue.dismiss_one(place));
+                    if wakers.len() >= CHUNK {
                         return true;
                     }
                 }
@@ -325,12 +408,12 @@ impl<R: Rule> State<R> {
                     break;
                 }
                 Next::Park(at) => {
-                    due = at;
+                    due = Some(at);
                     break;
                 }
             }
         }
-        let due = [due, self.queue.next_expiry()].into_iter().flatten().min();
+        let due = [due, judge_at, self.queue.next_expiry()].into_iter().flatten().min();
         // A rule that asked to be woken now would be woken for ever.
         let due = due.map(|due| due.max(now + Duration::from_micros(1)));
         if !self.timer.aim(now, due, self.queue.len() > 0) {

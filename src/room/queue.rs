@@ -26,12 +26,26 @@ pub(crate) enum Came {
     Called,
     /// After it had stopped counting, or to be told that the key has closed.
     Late,
+    /// To be told that its turn does not come before its deadline, but after so long.
+    Rejected { retry_after: Duration },
+}
+
+/// A waiter that has been taken out of the queue and has not come yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    /// Called at this moment, and counted as gone.
+    Called(Instant),
+    /// Not counted: it asks again when it comes.
+    Late,
+    /// Its turn comes after its deadline.
+    Rejected { retry_after: Duration },
 }
 
 /// One waiter: what it wants, and how to wake it.
 #[derive(Debug)]
 struct Waiter<A> {
     ask: A,
+    deadline: Option<Instant>,
     waker: Waker,
 }
 
@@ -39,7 +53,11 @@ struct Waiter<A> {
 #[derive(Debug)]
 pub(crate) struct Queue<A> {
     waiting: [BTreeMap<u64, Waiter<A>>; CLASSES],
-    absent: BTreeMap<Place, Option<Instant>>,
+    absent: BTreeMap<Place, Absent>,
+    /// Those whose turn comes after their deadline, before they are woken.
+    rejected: Vec<Waker>,
+    /// How many waiters have a deadline.
+    deadlines: usize,
     calls: VecDeque<(Place, Instant)>,
     called: [u32; CLASSES],
     turn: [u64; CLASSES],
@@ -52,6 +70,8 @@ impl<A: Copy> Queue<A> {
         Self {
             waiting: Default::default(),
             absent: BTreeMap::new(),
+            rejected: Vec::new(),
+            deadlines: 0,
             calls: VecDeque::new(),
             called: [0; CLASSES],
             turn: [0; CLASSES],
@@ -77,7 +97,13 @@ impl<A: Copy> Queue<A> {
     }
 
     /// Puts a waiter into its place, or renews its waker. Returns a waker to drop outside the lock.
-    pub(crate) fn insert(&mut self, place: Place, ask: A, waker: &Waker) -> Option<Waker> {
+    pub(crate) fn insert(
+        &mut self,
+        place: Place,
+        ask: A,
+        deadline: Option<Instant>,
+        waker: &Waker,
+    ) -> Option<Waker> {
         let class = place.class.index();
         if self.waiting[class].is_empty() && self.called[class] == 0 {
             // Who was away earns no credit for the time it did not wait.
@@ -87,7 +113,8 @@ impl<A: Copy> Queue<A> {
             Some(waiter) if waiter.waker.will_wake(waker) => None,
             Some(waiter) => Some(std::mem::replace(&mut waiter.waker, waker.clone())),
             None => {
-                self.waiting[class].insert(place.number, Waiter { ask, waker: waker.clone() });
+                self.deadlines += usize::from(deadline.is_some());
+                self.waiting[class].insert(place.number, Waiter { ask, deadline, waker: waker.clone() });
                 None
             }
         }
@@ -101,18 +128,27 @@ impl<A: Copy> Queue<A> {
     /// Takes a waiter out, wherever it is. Returns a waker to drop outside the lock.
     pub(crate) fn remove(&mut self, place: Place) -> Option<Waker> {
         self.came(place);
-        self.waiting[place.class.index()].remove(&place.number).map(|waiter| waiter.waker)
+        self.take_out(place).map(|waiter| waiter.waker)
+    }
+
+    fn take_out(&mut self, place: Place) -> Option<Waiter<A>> {
+        let waiter = self.waiting[place.class.index()].remove(&place.number)?;
+        self.deadlines -= usize::from(waiter.deadline.is_some());
+        Some(waiter)
     }
 
     /// Notes that a called waiter came, if it was one: whoever comes ends the search for somebody who does.
     pub(crate) fn came(&mut self, place: Place) -> Option<Came> {
         let called = self.absent.remove(&place)?;
         self.batch = 1;
-        if called.is_none() {
-            return Some(Came::Late);
-        }
-        self.called[place.class.index()] -= 1;
-        Some(Came::Called)
+        Some(match called {
+            Absent::Late => Came::Late,
+            Absent::Rejected { retry_after } => Came::Rejected { retry_after },
+            Absent::Called(_) => {
+                self.called[place.class.index()] -= 1;
+                Came::Called
+            }
+        })
     }
 
     /// Who is next: the lowest turn among the classes, the lowest number within.
@@ -131,8 +167,8 @@ impl<A: Copy> Queue<A> {
 
     /// Calls a waiter: its waker is for the caller to wake, outside the lock.
     pub(crate) fn call(&mut self, place: Place, now: Instant) -> Option<Waker> {
-        let waiter = self.waiting[place.class.index()].remove(&place.number)?;
-        self.absent.insert(place, Some(now));
+        let waiter = self.take_out(place)?;
+        self.absent.insert(place, Absent::Called(now));
         self.called[place.class.index()] += 1;
         self.calls.push_back((place, now));
         Some(waiter.waker)
@@ -141,15 +177,64 @@ impl<A: Copy> Queue<A> {
     /// Takes up to `most` waiters out of the queue to be told that the key is closed; they keep their place until they come.
     pub(crate) fn dismiss(&mut self, most: usize, wakers: &mut Vec<Waker>) -> bool {
         for class in 0..CLASSES {
-            while let Some((number, waiter)) = self.waiting[class].pop_first() {
-                self.absent.insert(Place { class: Priority::ALL[class], number }, None);
-                wakers.push(waiter.waker);
+            while let Some((number, _)) = self.waiting[class].first_key_value() {
+                wakers.extend(self.dismiss_one(Place { class: Priority::ALL[class], number: *number }));
                 if wakers.len() >= most {
                     return true;
                 }
             }
         }
         false
+    }
+
+    /// Takes one waiter out of the queue, to be told that it does not go; it keeps its place until it comes.
+    pub(crate) fn dismiss_one(&mut self, place: Place) -> Option<Waker> {
+        let waiter = self.take_out(place)?;
+        self.absent.insert(place, Absent::Late);
+        Some(waiter.waker)
+    }
+
+    /// Whether anybody waits who has a deadline.
+    pub(crate) fn has_deadlines(&self) -> bool {
+        self.deadlines > 0 || !self.rejected.is_empty()
+    }
+
+    /// Takes those out of the queue whose turn comes after their deadline: `late` is asked for each of them, with how many
+    /// are to be served before it, and tells how long it would have to wait.
+    pub(crate) fn reject_late(&mut self, mut late: impl FnMut(&A, Instant, usize) -> Option<Duration>) {
+        let mut ahead = self.called.iter().sum::<u32>() as usize;
+        for class in 0..CLASSES {
+            let mut rejected = Vec::new();
+            for (number, waiter) in &self.waiting[class] {
+                match waiter.deadline.and_then(|deadline| late(&waiter.ask, deadline, ahead)) {
+                    Some(retry_after) => rejected.push((*number, retry_after)),
+                    None => ahead += 1,
+                }
+            }
+            for (number, retry_after) in rejected {
+                let place = Place { class: Priority::ALL[class], number };
+                if let Some(waiter) = self.take_out(place) {
+                    self.absent.insert(place, Absent::Rejected { retry_after });
+                    self.rejected.push(waiter.waker);
+                }
+            }
+        }
+    }
+
+    /// Hands out up to so many wakers of those who were rejected. True: there are more.
+    pub(crate) fn take_rejected(&mut self, most: usize, wakers: &mut Vec<Waker>) -> bool {
+        let rest = self.rejected.len().saturating_sub(most);
+        wakers.extend(self.rejected.drain(rest..));
+        rest > 0
+    }
+
+    /// The first of the next few waiters that is of a kind.
+    pub(crate) fn find(&self, is: impl Fn(&A) -> bool) -> Option<Place> {
+        let each = |class: usize| {
+            let next = self.waiting[class].iter().take(MAX_CALLED as usize).find(|(_, waiter)| is(&waiter.ask))?;
+            Some(Place { class: Priority::ALL[class], number: *next.0 })
+        };
+        (0..CLASSES).find_map(each)
     }
 
     /// Some who wait, to be woken without being called: one is enough if it comes, and the first ones may be silent.
@@ -168,13 +253,13 @@ impl<A: Copy> Queue<A> {
     pub(crate) fn expire(&mut self, now: Instant) {
         let mut silent = false;
         while let Some((place, at)) = self.calls.front().copied() {
-            let pending = self.absent.get(&place) == Some(&Some(at));
+            let pending = self.absent.get(&place) == Some(&Absent::Called(at));
             if pending && at + CLAIM > now {
                 break;
             }
             self.calls.pop_front();
             if pending {
-                self.absent.insert(place, None);
+                self.absent.insert(place, Absent::Late);
                 self.called[place.class.index()] -= 1;
                 silent = true;
             }
@@ -186,7 +271,7 @@ impl<A: Copy> Queue<A> {
 
     /// When the next called waiter stops counting.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let pending = |(place, at): &&(Place, Instant)| self.absent.get(place) == Some(&Some(*at));
+        let pending = |(place, at): &&(Place, Instant)| self.absent.get(place) == Some(&Absent::Called(*at));
         self.calls.iter().find(pending).map(|(_, at)| *at + CLAIM)
     }
 }

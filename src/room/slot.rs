@@ -1,6 +1,7 @@
 //! A slot of a room, for as long as an attempt and its answer's body last.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -14,6 +15,8 @@ pub(crate) trait Release: Send + Sync {
     /// somebody waits for the slot.
     fn over(&self, seq: u64, waited: bool);
     fn heard(&self, seq: u64, verdict: &Verdict);
+    /// A frame of the answer's body has come.
+    fn delivered(&self);
     fn used(&self, estimated: f64, used: f64);
 }
 
@@ -31,6 +34,10 @@ impl<R: Rule> Release for Room<R> {
 
     fn heard(&self, seq: u64, verdict: &Verdict) {
         self.tell(|rule, now| rule.heard(now, seq, verdict));
+    }
+
+    fn delivered(&self) {
+        self.progressed.store(true, Ordering::Relaxed);
     }
 
     fn used(&self, estimated: f64, used: f64) {
@@ -56,6 +63,11 @@ impl Slot {
     /// Tells the room what was heard within the answer.
     pub(crate) fn heard(&self, verdict: &Verdict) {
         self.room.heard(self.seq, verdict);
+    }
+
+    /// Notes that something of the answer's body has come.
+    pub(crate) fn delivered(&self) {
+        self.room.delivered();
     }
 
     /// Tells the room what the call has used.

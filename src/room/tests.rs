@@ -22,12 +22,12 @@ impl Rule for Clocked {
     fn next(&mut self, now: Instant, (): &(), ahead: usize) -> Next {
         match self.opens {
             Some(opens) if opens > now => Next::At(opens),
-            _ if ahead < self.free => Next::Go { gap: Duration::ZERO },
-            _ => Next::Park(None),
+            _ if ahead < self.free => Next::Go(Go::default()),
+            _ => Next::Park(now + crate::time::LONGEST),
         }
     }
 
-    fn take(&mut self, _: Instant, (): &(), _: Duration) -> u64 {
+    fn take(&mut self, _: Instant, (): &(), _: Go) -> u64 {
         self.free -= 1;
         1
     }

@@ -15,10 +15,12 @@ pub(crate) enum Outcome<P> {
     Admitted(P),
     /// Nobody is let in for now.
     Closed(Closed),
-    /// The queue has no place left.
-    Full,
-    /// Its time is up.
-    Late(Bound),
+    /// Its buckets stay empty for longer than it may wait.
+    Rejected { retry_after: Duration },
+    /// The queue has no place left; when its turn would come, where that can be told.
+    Full(Option<Duration>),
+    /// Its time is up, or its turn does not come before it is.
+    Late(Bound, Option<Duration>),
 }
 
 /// Which of a call's own bounds ended its wait.
@@ -65,10 +67,11 @@ impl<R: Rule> Waiting<R> {
         if self.bounds.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             // Even if a slot is free: its caller has given up by now.
             self.leave();
-            return Poll::Ready(Outcome::Late(Bound::Deadline));
+            return Poll::Ready(Outcome::Late(Bound::Deadline, None));
         }
-        let first = matches!(self.state, State::Outside).then_some(&self.bounds);
-        if let Poll::Ready(outcome) = self.room.poll_place(&mut self.place, &self.ask, first, cx.waker()) {
+        let first = matches!(self.state, State::Outside);
+        let poll = self.room.poll_place(&mut self.place, &self.ask, &self.bounds, first, cx.waker());
+        if let Poll::Ready(outcome) = poll {
             self.state = State::Done;
             return Poll::Ready(outcome);
         }
@@ -83,7 +86,7 @@ impl<R: Rule> Waiting<R> {
         {
             let bound = *bound;
             self.leave();
-            return Poll::Ready(Outcome::Late(bound));
+            return Poll::Ready(Outcome::Late(bound, None));
         }
         Poll::Pending
     }

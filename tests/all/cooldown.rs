@@ -71,7 +71,10 @@ async fn a_probe_that_is_cancelled_or_gets_no_clear_answer_does_not_close_the_ke
     let cancelled = tokio::time::timeout(secs(1), send(&client, request())).await;
     assert!(cancelled.is_err());
     assert_eq!(send(&client, request()).await.status(), 500);
+    assert_eq!(refusal(&send(&client, request()).await), Some(Reason::Cooldown), "probes are a second apart");
+    tokio::time::advance(secs(1)).await;
     assert!(try_send(&client, request()).await.is_err());
+    tokio::time::advance(secs(1)).await;
     assert_eq!(send(&client, request()).await.status(), 200, "the next caller's own call is the next probe");
     assert_eq!(server.count(), 5);
 }

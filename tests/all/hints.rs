@@ -225,7 +225,7 @@ async fn a_refusal_that_says_how_many_at_once_holds_back_its_own_call_alone() {
     let outcomes = send_all(&client, (0..3).map(|_| request())).await;
     assert_eq!(outcomes.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), [200; 3]);
     let times = server.times();
-    // One stood when it was refused: that is the cap. The third goes when it ends, and the refused one after its hint.
-    assert_eq!(times[2], secs(2));
+    // One stood when it was refused: that is the cap. The third goes as a probe, and the refused one after its hint.
+    assert_eq!(times[2], ms(700));
     assert_hinted(times[3], secs(5), "the refused call");
 }

@@ -1,9 +1,10 @@
 //! What an answer's figures say of a key's buckets, and what a call takes of them.
 
 use super::{Dim, Gate, Ticket};
-use crate::call::Cost;
 use crate::classify::{BucketSnapshot, Dimension, MAX_DIMENSIONS, RateLimitSnapshot, Scope, Unit, Verdict};
-use crate::quota::level::{Level, Sent, Shown};
+use crate::quota::ask::is_estimated;
+use crate::quota::correction::Correction;
+use crate::quota::level::{Level, Sent, Shown, Taken};
 use crate::report::Event;
 use crate::time::in_secs;
 
@@ -18,28 +19,35 @@ impl Gate {
         text: Option<BucketSnapshot>,
         let_in: bool,
     ) {
-        let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
+        let (headers, at) = (shown.map_or(&[][..], RateLimitSnapshot::buckets), self.secs(ticket.sent));
         for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
             let dimension = bucket.dimension;
             let known = self.dims.iter_mut().find(|dim| dim.dimension == dimension);
             let Some(shown) = said_of(bucket, known.as_ref().map(|dim| &dim.level)) else { continue };
             let unit = dimension.unit();
             let (spent, now_spent) = (ticket.spent[unit as usize], self.spent[unit as usize]);
-            let sent = Sent { seq: ticket.seq, at: ticket.sent, spent };
+            let calls = ticket.spent[Unit::Requests as usize];
+            let sent = Sent { seq: ticket.seq, at, spent, calls };
             let window = window_of(dimension);
+            let teaches = let_in && is_estimated(unit);
             if let Some(dim) = known {
-                if let_in
-                    && is_estimated(unit)
+                if teaches
                     && self.blame.none_since(dim.level.snap())
                     && let Some(taken) = dim.level.taken(t, sent, shown)
                 {
-                    self.correction.taken(ticket.correction * taken.times, taken.weight);
+                    self.correction.call_took(taken.taken / taken.calls, taken.weight);
+                    estimates_took(&mut self.correction, ticket, unit, taken);
                 }
                 let before = dim.level.snapshot(t, sent, now_spent, window, shown);
+                self.outlook_changed = true;
                 if let Some(from) = before {
                     self.report(Event::LimitChanged { dimension, from, to: shown.limit });
                 }
             } else if self.dims.len() < MAX_DIMENSIONS {
+                if teaches && let Some(taken) = Level::taken_since_full(sent, shown) {
+                    estimates_took(&mut self.correction, ticket, unit, taken);
+                }
+                self.outlook_changed = true;
                 let level = Level::first(t, sent, now_spent, window, shown);
                 self.dims.reserve_exact(1); // a key is kept for long, and has few
                 self.dims.push(Dim { dimension, level });
@@ -66,17 +74,13 @@ fn said_of(bucket: &BucketSnapshot, known: Option<&Level>) -> Option<Shown> {
     (limit > 0.0 && (0.0..=limit).contains(&remaining)).then_some(Shown { limit, remaining, reset })
 }
 
-/// Whether calls are counted at an estimate that the correction is for.
-fn is_estimated(unit: Unit) -> bool {
-    matches!(unit, Unit::Tokens | Unit::InputTokens)
-}
-
-/// What a call takes of a bucket of this unit, as far as estimates have proved right.
-pub(super) fn cost(ask: &Cost, unit: Unit, correction: f64) -> f64 {
-    match unit {
-        Unit::Requests => 1.0,
-        unit if is_estimated(unit) => ask.of(unit) * correction,
-        _ => ask.of(unit),
+/// What calls have taken, beside what this one was counted for in place of its estimate.
+fn estimates_took(correction: &mut Correction, ticket: &Ticket, unit: Unit, taken: Taken) {
+    if let Some(estimate) = ticket.ask.estimate(unit)
+        && taken.counted > 0.0
+    {
+        let counted = ticket.price[unit as usize] / estimate;
+        correction.taken(counted * taken.taken / taken.counted, taken.weight);
     }
 }
 
@@ -99,15 +103,6 @@ pub(super) fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> O
     Some(BucketSnapshot { dimension, limit: Some(limit), remaining: Some((limit - used).max(0.0)), reset: None })
 }
 
-pub(super) fn unit_of(scope: Scope) -> Option<Unit> {
-    match scope {
-        Scope::Tokens => Some(Unit::Tokens),
-        Scope::InputTokens => Some(Unit::InputTokens),
-        Scope::OutputTokens => Some(Unit::OutputTokens),
-        _ => None,
-    }
-}
-
 /// Seconds in which an empty bucket fills, when nothing else is known.
 pub(super) fn window_of(dimension: Dimension) -> f64 {
     match dimension {
@@ -115,8 +110,4 @@ pub(super) fn window_of(dimension: Dimension) -> f64 {
         Dimension::RequestsPerHour | Dimension::TokensPerHour => 3_600.0,
         _ => 60.0,
     }
-}
-
-pub(super) fn is_of_tokens(verdict: &Verdict) -> bool {
-    verdict.scope.and_then(unit_of).is_some()
 }

@@ -4,26 +4,37 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::figures::cost;
 use super::{Gate, NOTHING};
-use crate::call::Cost;
 use crate::classify::{Dimension, Unit};
+use crate::quota::ask::Ask;
 use crate::quota::most;
+use crate::quota::probe::Probe;
+use crate::report::Event;
+use crate::room::{Go, Next};
 use crate::time::{LONGEST, add, in_secs, secs};
 
+/// When a call may go as far as the levels and the ceiling tell.
+pub(super) struct Pace {
+    pub(super) at: Instant,
+    /// How far the call after it has to stay behind.
+    pub(super) gap: Duration,
+    /// How long the call would wait at the head of the queue, by the levels alone.
+    pub(super) own: Duration,
+}
+
 impl Gate {
-    /// When the call may go as far as the levels and the ceiling tell, and how far the one after it has to stay behind.
-    pub(super) fn pace(&mut self, now: Instant, ask: &Cost, ahead: usize) -> (Instant, Duration) {
-        let (mut wait, mut gap) = (0.0, 0.0);
+    /// When a call may go that has so many others before it.
+    pub(super) fn pace(&mut self, now: Instant, ask: &Ask, ahead: usize) -> Pace {
+        let (mut wait, mut own, mut gap) = (0.0, 0.0, 0.0);
         if !self.dims.is_empty() || self.ceiling.is_known() {
-            let (t, correction) = (self.secs(now), self.correction.factor());
+            let (t, price) = (self.secs(now), self.price(ask));
             for dim in &self.dims {
                 let unit = dim.dimension.unit();
-                let cost = cost(ask, unit, correction);
-                let need = dim.level.need(cost, unit == Unit::Requests) + ahead as f64 * cost;
-                let level = dim.level.level(t);
-                wait = most(wait, dim.level.wait_for(t, level, need));
-                gap = most(gap, dim.level.gap(level, cost));
+                let price = price[unit as usize];
+                let (need, level) = (dim.level.need(price, unit == Unit::Requests), dim.level.level(t));
+                own = most(own, dim.level.wait_for(t, level, need));
+                wait = most(wait, dim.level.wait_for(t, level, need + ahead as f64 * dim.level.cost(price)));
+                gap = most(gap, dim.level.gap(level, price));
             }
             if let Some(rate) = self.ceiling_now(t) {
                 gap = most(gap, 1.0 / rate);
@@ -36,7 +47,19 @@ impl Gate {
             at = at.max(add(last, gap.saturating_mul(turns)));
             at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
         }
-        (at, gap)
+        Pace { at, gap, own: secs(own) }
+    }
+
+    /// The buckets are believed to be empty for longer than anybody waits: the call is rejected, or goes as a probe.
+    pub(super) fn levels_block(&mut self, now: Instant, ahead: usize, own: Duration, until: Instant) -> Next {
+        let (probe_at, news) = self.probes.levels_block(self.heard, self.config.max_wait);
+        if news {
+            self.report(Event::BucketEmpty { retry_after: own });
+        }
+        if ahead == 0 && probe_at <= now && until <= now {
+            return Next::Go(Go { gap: Duration::ZERO, probe: Some(Probe::Level) });
+        }
+        Next::Reject { retry_after: own }
     }
 
     pub(super) fn ceiling_now(&mut self, t: f64) -> Option<f64> {

@@ -4,20 +4,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::figures::{cost, in_text, is_of_tokens, unit_of};
-use super::{Dim, Gate, QUOTA_PROBE, Ticket};
+use super::figures::in_text;
+use super::{Dim, Failing, Gate, QUOTA_PROBE, Ticket};
 use crate::classify::{BucketSnapshot, Evidence, Kind, RateLimitSnapshot, Unit, Verdict};
+use crate::quota::ask::{Ask, unit_of};
 use crate::quota::blame::{Cause, Class};
 use crate::quota::cooldown::Why;
 use crate::report::Event;
 use crate::room::Rule;
 use crate::time::add;
 
-/// A key without a success for [`max_wait`](GateConfig::max_wait) closes after so many episodes in a row.
+/// A key without a success for [`max_wait`](GateConfig::max_wait) closes after so many episodes in a row ...
 const CLOSE_AFTER: u32 = 5;
+/// ... of so many different calls at least.
+const CLOSE_AFTER_CALLS: usize = 3;
+/// A key that is closed because nothing succeeds is probed this often: 30 s.
+const FAILING_PROBE: Duration = Duration::from_secs(30);
 
 /// What a refusal means for the call that was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Fate {
     /// The key is closed: nobody waits for it.
     pub(crate) closed: bool,
@@ -25,6 +30,12 @@ pub(crate) struct Fate {
     pub(crate) not_before: Instant,
     /// It is this call alone that waits: it sleeps outside the queue.
     pub(crate) alone: bool,
+    /// Other calls succeed: this one goes to the end of its class.
+    pub(crate) own_affair: bool,
+    /// It was a probe above the window: it costs the call no retry.
+    pub(crate) was_probe: bool,
+    /// What it asks for when it is sent again.
+    pub(crate) ask: Ask,
 }
 
 impl Gate {
@@ -37,11 +48,13 @@ impl Gate {
         shown: Option<&RateLimitSnapshot>,
     ) -> Fate {
         self.silences(now);
+        self.window.refused_after(ticket.seq, now.saturating_duration_since(ticket.sent));
         self.ended(Some(now), ticket.seq);
         let t = self.secs(now);
-        self.ceiling.refused(t, ticket.sent);
+        self.ceiling.refused(t, self.secs(ticket.sent));
         let text = in_text(verdict, shown);
         self.snapshots(t, ticket, shown, text, false);
+        let ask = self.told_price(ticket, verdict);
 
         // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
         let reset = || verdict.retry_after.filter(|reset| !self.config.pacing && *reset <= self.config.max_wait);
@@ -53,13 +66,15 @@ impl Gate {
             (_, Evidence::Bare) if hint.is_none() && explains == 0 => Class::Neither,
             _ => Class::Rate,
         };
-        let raw = verdict.scope.and_then(unit_of).map_or(0.0, |unit| ticket.asked.of(unit));
-        if let Some(requested) = verdict.requested.filter(|_| raw > 0.0 && is_of_tokens(verdict)) {
-            self.correction.asked(requested / raw);
+        if self.is_own_affair(now, ticket, class, hint) {
+            return self.own_affair(now, hint, ask);
         }
         let judged = self.blame.judge(ticket.seq, self.seq, class, self.window.refutes(ticket.flight));
         if judged.new && class != Class::Rate && class != Class::Overload {
             self.window.forget_peak(self.seq);
+        }
+        if ticket.flight.above {
+            self.probes.window_probe_refused();
         }
         match judged.cause {
             Cause::Concurrency => self.window.lower(ticket.flight, self.seq),
@@ -71,7 +86,63 @@ impl Gate {
             Cause::Rate if judged.new => self.learn(t),
             Cause::Rate => {}
         }
-        self.cool_down(now, ticket.seq, hint, class, judged.cause, judged.new)
+        self.failed(now, ticket.ask.call);
+        self.cool_down(now, ticket.seq, hint, class, judged.cause, judged.new);
+        let until = self.cooldown.until().unwrap_or(now).max(now);
+        let own = self.waits_alone(class, hint);
+        Fate {
+            closed: self.cooldown.is_shut(),
+            not_before: own.map_or(until, |wait| add(now, wait)),
+            alone: own.is_some(),
+            own_affair: false,
+            was_probe: ticket.flight.above,
+            ask,
+        }
+    }
+
+    /// What the call is going to ask for: the server's own price where the refusal tells it, or at least more than the
+    /// bucket had left.
+    fn told_price(&mut self, ticket: &Ticket, verdict: &Verdict) -> Ask {
+        let mut ask = ticket.ask;
+        ask.refusals.count = ask.refusals.count.saturating_add(1);
+        ask.refusals.last_sent = self.seq;
+        let tokens = || verdict.requested.filter(|requested| *requested > 1.0).map(|_| Unit::Tokens);
+        let unit = match verdict.scope {
+            Some(scope) => unit_of(scope),
+            None => tokens(),
+        };
+        let Some(unit) = unit else { return ask };
+        let left = || Some(verdict.limit? - verdict.used?).filter(|left| *left > ticket.price[unit as usize]);
+        let Some(price) = verdict.requested.or_else(left) else { return ask };
+        if let (Some(requested), Some(estimate)) = (verdict.requested, ask.estimate(unit)) {
+            self.correction.asked(requested / estimate);
+        } else if !ask.cost.is_known() {
+            self.correction.call_took(price, 1.0);
+        }
+        ask.price_told(unit, price);
+        ask
+    }
+
+    fn is_own_affair(&mut self, now: Instant, ticket: &Ticket, class: Class, hint: Option<Duration>) -> bool {
+        if class == Class::Concurrency || ticket.flight.above {
+            return false;
+        }
+        let own = self.call_specific.refused(now, ticket.ask.refusals);
+        own && !self.cooldown.is_shut() && hint.is_none_or(|hint| hint <= self.config.max_wait)
+    }
+
+    /// The refusal holds back this call alone, and teaches nothing.
+    fn own_affair(&mut self, now: Instant, hint: Option<Duration>, ask: Ask) -> Fate {
+        let wait = self.cooldown.wait_of_call(hint, ask.refusals.count, &self.config.backoff);
+        Fate { closed: false, not_before: add(now, wait), alone: true, own_affair: true, was_probe: false, ask }
+    }
+
+    /// Nothing was let in since the first of several refusals.
+    fn failed(&mut self, now: Instant, call: u64) {
+        let failing = self.failing.get_or_insert_with(|| Box::new(Failing { since: now, calls: Vec::new() }));
+        if failing.calls.len() < CLOSE_AFTER_CALLS && !failing.calls.contains(&call) {
+            failing.calls.push(call);
+        }
     }
 
     /// The quota is used up: the key is closed until one of the callers' own calls succeeds again. Tells for how long all
@@ -79,7 +150,7 @@ impl Gate {
     pub(crate) fn exhausted(&mut self, now: Instant, ticket: &Ticket, verdict: &Verdict) -> Option<Duration> {
         self.silences(now);
         self.ended(Some(now), ticket.seq);
-        self.ceiling.refused(self.secs(now), ticket.sent);
+        self.ceiling.refused(self.secs(now), self.secs(ticket.sent));
         let why = if verdict.account { Why::Account } else { Why::Quota };
         self.shut(now, QUOTA_PROBE, why, ticket.seq).filter(|_| verdict.account)
     }
@@ -121,13 +192,14 @@ impl Gate {
         text: Option<BucketSnapshot>,
     ) -> u8 {
         let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
-        let asked = verdict.requested.filter(|_| is_of_tokens(verdict)).unwrap_or(0.0);
+        let asked = verdict.requested.filter(|_| verdict.scope.and_then(unit_of).is_some()).unwrap_or(0.0);
         let short = |dim: &Dim| {
             let unit = dim.dimension.unit();
-            let asked = if unit == Unit::Requests { 0.0 } else { asked };
-            let cost = cost(&ticket.asked, unit, ticket.correction).max(asked);
+            let (asked, price) = (if unit == Unit::Requests { 0.0 } else { asked }, ticket.price[unit as usize]);
             let bucket = headers.iter().chain(&text).find(|bucket| bucket.dimension == dim.dimension);
-            !dim.level.doubted(t) && bucket.and_then(|bucket| bucket.remaining).is_some_and(|left| left < cost)
+            let short = bucket.and_then(|bucket| bucket.remaining).is_some_and(|left| left < price.max(asked));
+            // A bucket that the call was not counted for says nothing of when such a call fits.
+            price > 0.0 && !dim.level.doubted(t) && short
         };
         self.dims.iter().enumerate().filter(|(_, dim)| short(dim)).fold(0, |bits, (at, _)| bits | 1 << at)
     }
@@ -149,9 +221,16 @@ impl Gate {
 
     pub(super) fn learn(&mut self, t: f64) {
         self.ceiling_now(t);
+        self.outlook_changed = true;
         if !self.ceiling.learn(t) {
             self.cooldown.alone(true);
         }
+    }
+
+    /// The wait of a call that was refused for how many were out: its own, while the key stays open for others.
+    fn waits_alone(&mut self, class: Class, hint: Option<Duration>) -> Option<Duration> {
+        let hint = hint.filter(|hint| class == Class::Concurrency && *hint <= self.config.max_wait)?;
+        Some(self.cooldown.own_wait(hint)).filter(|_| !self.cooldown.is_shut())
     }
 
     pub(super) fn cool_down(
@@ -162,26 +241,25 @@ impl Gate {
         class: Class,
         cause: Cause,
         new: bool,
-    ) -> Fate {
+    ) {
         let k = self.blame.in_a_row();
-        if k <= 1 {
-            self.ailing = None; // trouble of before is over
-        }
-        let ailing = *self.ailing.get_or_insert(now);
-        let mut own = None;
-        let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.config.max_wait;
-        if hint.is_some_and(|hint| hint > self.config.max_wait) || lasting || self.cooldown.is_shut() {
-            self.shut(now, self.config.max_wait, Why::Wait, seq);
-        } else if class == Class::Concurrency && self.window.in_flight() > 0 {
-            own = hint.map(|hint| self.cooldown.own_wait(hint)); // the key stays open
+        let max_wait = self.config.max_wait;
+        let lasting = |failing: &Failing| {
+            now.saturating_duration_since(failing.since) >= max_wait && failing.calls.len() >= CLOSE_AFTER_CALLS
+        };
+        let busy = self.window.in_flight() > 0 && self.config.pacing;
+        let before = self.cooldown.until();
+        if hint.is_some_and(|hint| hint > max_wait) {
+            self.shut(now, max_wait, Why::Wait, seq);
+        } else if self.cooldown.is_shut() || new && k >= CLOSE_AFTER && self.failing.as_deref().is_some_and(lasting) {
+            self.shut(now, FAILING_PROBE, Why::Failing, seq);
+        } else if class == Class::Concurrency && busy {
+            // The key stays open.
         } else if let Some(hint) = hint {
             self.cooldown.hinted(now, hint, k, &self.config.backoff);
-            own = (class == Class::Concurrency).then(|| self.cooldown.own_wait(hint));
-        } else if new && (cause == Cause::Rate || self.window.in_flight() == 0) {
+        } else if new && (cause == Cause::Rate || !busy) {
             self.cooldown.unhinted(now, k, &self.config.backoff);
         }
-        let until = self.cooldown.until().unwrap_or(now).max(now);
-        let not_before = own.map_or(until, |wait| add(now, wait));
-        Fate { closed: self.cooldown.is_shut(), not_before, alone: own.is_some() }
+        self.outlook_changed |= self.cooldown.until() != before;
     }
 }

@@ -1,0 +1,183 @@
+//! When a call is sent although what is believed of its key speaks against it, so that no belief lasts for ever.
+//!
+//! A *window probe* goes above the window when the window alone holds the queue back. A *level probe* goes although the
+//! buckets are believed to be empty for longer than anybody waits. A closed key has probes of its own (`cooldown`).
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The first window probe of a key goes when so long nothing was admitted: 0.7 s.
+const FIRST_WINDOW_PROBE: Duration = Duration::from_millis(700);
+/// A later window probe goes at the earliest when so long nothing was admitted: 5 s ...
+const WINDOW_PROBE: Duration = Duration::from_secs(5);
+/// ... or so many times the longest time between two admissions.
+const GAPS: u32 = 2;
+/// Each refused window probe doubles the wait for the next one, up to so many times.
+const WINDOW_FACTOR_MAX: u32 = 8;
+/// The longest wait for any probe: 10 minutes.
+pub(super) const PROBE_MAX: Duration = Duration::from_secs(600);
+/// All probes of a key together are at least so far apart: 1 s.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// What a probe refutes or confirms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// That no more calls may be in flight.
+    Window,
+    /// That the buckets are empty.
+    Level,
+    /// That the key is closed.
+    Closed,
+}
+
+/// The schedule of a key's probes.
+#[derive(Debug)]
+pub(super) struct Probes {
+    last: Option<Instant>,
+    window: WindowProbes,
+    level: Option<LevelProbes>, // rare
+}
+
+#[derive(Debug)]
+struct WindowProbes {
+    admitted: Option<Instant>,
+    /// Since when the window alone holds the queue back.
+    blocked: Option<Instant>,
+    longest_gap: Duration,
+    factor: u32,
+    tried: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LevelProbes {
+    next: Instant,
+    wait: Duration,
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        let window =
+            WindowProbes { admitted: None, blocked: None, longest_gap: Duration::ZERO, factor: 1, tried: false };
+        Self { last: None, window, level: None }
+    }
+}
+
+impl Probes {
+    /// When a probe of any kind may go that is due at this moment.
+    fn not_before(&self, at: Instant) -> Instant {
+        self.last.map_or(at, |last| at.max(last + BETWEEN))
+    }
+
+    /// Whether a probe may go now, as far as other probes are concerned.
+    pub(super) fn may_go(&self, now: Instant) -> bool {
+        self.not_before(now) <= now
+    }
+
+    /// The window alone holds a call back: when one may go above it.
+    pub(super) fn window_blocks(&mut self, now: Instant) -> Instant {
+        let window = &mut self.window;
+        let since = *window.blocked.get_or_insert(now);
+        let wait = if window.tried {
+            WINDOW_PROBE.max(window.longest_gap * GAPS).saturating_mul(window.factor).min(PROBE_MAX)
+        } else {
+            FIRST_WINDOW_PROBE
+        };
+        let from = window.admitted.unwrap_or(since);
+        self.not_before(from + wait)
+    }
+
+    /// The buckets are believed to be empty for longer than `max_wait`: when a call may go all the same, and whether that
+    /// is news. `heard` is the moment of the last answer.
+    pub(super) fn levels_block(&mut self, heard: Instant, max_wait: Duration) -> (Instant, bool) {
+        let news = self.level.is_none();
+        let wait = max_wait.min(PROBE_MAX);
+        let level = *self.level.get_or_insert_with(|| LevelProbes { next: heard + wait, wait });
+        (self.not_before(level.next), news)
+    }
+
+    /// A call was admitted.
+    pub(super) fn admitted(&mut self, now: Instant, probe: Option<Probe>) {
+        let window = &mut self.window;
+        match probe {
+            Some(Probe::Window) => window.tried = true,
+            _ => {
+                if let Some(since) = window.blocked.take() {
+                    window.longest_gap = window.longest_gap.max(now.saturating_duration_since(since));
+                }
+                window.factor = 1;
+            }
+        }
+        window.admitted = Some(now);
+        if let (Some(Probe::Level), Some(level)) = (probe, &mut self.level) {
+            level.wait = (level.wait * 2).min(PROBE_MAX);
+            level.next = now + level.wait;
+        }
+        if probe.is_some() {
+            self.last = Some(now);
+        }
+    }
+
+    /// A window probe was refused.
+    pub(super) fn window_probe_refused(&mut self) {
+        self.window.factor = (self.window.factor * 2).min(WINDOW_FACTOR_MAX);
+    }
+
+    /// A call succeeded: what was believed of the buckets is refuted, or they are sane again.
+    pub(super) fn succeeded(&mut self) {
+        self.level = None;
+    }
+
+    /// Nothing was asked for a long time: the key begins anew.
+    pub(super) fn rested(&mut self) {
+        *self = Self { last: self.last, level: self.level, ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn window_probes_become_rarer_with_each_refusal_and_with_the_longest_gap() {
+        let (start, mut probes) = (Instant::now(), Probes::default());
+        probes.admitted(start, None);
+        assert_eq!(probes.window_blocks(start), start + FIRST_WINDOW_PROBE);
+        let first = start + FIRST_WINDOW_PROBE;
+        probes.admitted(first, Some(Probe::Window));
+        assert_eq!(probes.window_blocks(first), first + 5 * SECOND);
+        for factor in [2, 4, 8, 8] {
+            probes.window_probe_refused();
+            assert_eq!(probes.window_blocks(first), first + 5 * factor * SECOND);
+        }
+        // An ordinary admission 10 s after the queue was blocked: twice that is longer than 5 s.
+        probes.admitted(start + 10 * SECOND, None);
+        assert_eq!(probes.window_blocks(start + 10 * SECOND), start + 30 * SECOND);
+    }
+
+    #[test]
+    fn level_probes_follow_after_twice_as_long_until_a_success() {
+        let (start, mut probes) = (Instant::now(), Probes::default());
+        let wait = 120 * SECOND;
+        assert_eq!(probes.levels_block(start, wait), (start + wait, true));
+        probes.admitted(start + wait, Some(Probe::Level));
+        assert_eq!(probes.levels_block(start, wait), (start + 3 * wait, false));
+        probes.admitted(start + 3 * wait, Some(Probe::Level));
+        probes.admitted(start + 7 * wait, Some(Probe::Level));
+        assert_eq!(probes.levels_block(start, wait), (start + 7 * wait + PROBE_MAX, false));
+        probes.succeeded();
+        assert_eq!(probes.levels_block(start + 900 * SECOND, wait), (start + 900 * SECOND + wait, true));
+    }
+
+    #[test]
+    fn probes_of_all_kinds_together_are_a_second_apart() {
+        let (start, mut probes) = (Instant::now(), Probes::default());
+        probes.admitted(start, Some(Probe::Closed));
+        assert!(!probes.may_go(start + SECOND / 2));
+        assert!(probes.may_go(start + SECOND));
+        assert_eq!(probes.window_blocks(start), start + SECOND);
+        assert_eq!(probes.levels_block(start, Duration::ZERO), (start + SECOND, true));
+    }
+}
