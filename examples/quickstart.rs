@@ -8,6 +8,10 @@
 //! 3. `RetryOn429`, told nothing.
 //!
 //! Run it: `cargo run --example quickstart`. It never leaves loopback, and exits with an error if a call of the third fails.
+//!
+//! With `--token-quota` the server limits tokens and nothing else, and refuses as OpenAI does: 200 calls of 4,000 tokens at
+//! 125,000 tokens each 6 seconds are
+//! `cargo run --release --example quickstart -- --calls 200 --tokens-per-call 4000 --token-quota 125000`.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -50,24 +54,66 @@ struct Args {
     /// The concurrency limit of the second client, chosen by somebody who does not know the server's.
     #[arg(long, default_value_t = 16)]
     limit: usize,
+    /// Tokens of each call's body, at four characters a token.
+    #[arg(long, requires = "token_quota", value_parser = clap::value_parser!(u32).range(LEAST_TOKENS..=MOST_TOKENS))]
+    tokens_per_call: Option<u32>,
+    /// Tokens that the server lets through each 6 seconds, in place of its limits on requests and on calls at once.
+    #[arg(long, requires = "tokens_per_call", value_parser = clap::value_parser!(u32).range(1..))]
+    token_quota: Option<u32>,
 }
+
+/// A body without any text has so many tokens; one of the most is 4 MiB long.
+const LEAST_TOKENS: i64 = 50;
+const MOST_TOKENS: i64 = 1 << 20;
+/// The server counts one token for so many characters of a body.
+const CHARACTERS: usize = 4;
+/// What the bodies say, over and over.
+const TEXT: &str = "Each of us has read the same report, and each of us has understood something else. ";
+/// The time in which the server lets a quota through.
+const PERIOD: Duration = Duration::from_secs(6);
 
 impl Args {
     fn provider(&self) -> Provider {
-        let quota = Limit::new(self.burst, f64::from(self.quota) / 6.0).shown_as(self.quota);
-        Provider::builder()
-            .requests(quota)
-            .at_once(self.at_once as usize)
-            .service_time(ServiceTime::Fixed(Duration::from_millis(self.work)))
-            .wording(Wording::BareRate)
-            .hints(Hints::Headers)
-            .build()
+        let server = Provider::builder().service_time(ServiceTime::Fixed(Duration::from_millis(self.work)));
+        if let Some(tokens) = self.token_quota {
+            return server.tokens(Limit::per(tokens, PERIOD)).build();
+        }
+        let quota = Limit::new(self.burst, f64::from(self.quota) / PERIOD.as_secs_f64()).shown_as(self.quota);
+        server.requests(quota).at_once(self.at_once as usize).wording(Wording::BareRate).hints(Hints::Headers).build()
+    }
+
+    /// The server's limits, in words.
+    fn limits(&self) -> String {
+        match self.token_quota {
+            Some(tokens) => format!("{tokens} tokens each 6 s"),
+            None => {
+                format!("{} requests each 6 s after a burst of {}, {} at once", self.quota, self.burst, self.at_once)
+            }
+        }
+    }
+
+    /// What the call of this number sends: a short question, or as much text as makes the tokens of a call.
+    fn body(&self, number: u32) -> String {
+        let question = |rest: &str| {
+            format!(
+                r#"{{"model":"ft:gpt-4o-mini:acme::7p4lURel","messages":[{{"role":"user","content":"Question {number}{rest}"}}]}}"#
+            )
+        };
+        let Some(tokens) = self.tokens_per_call else { return question("") };
+        let missing = (tokens as usize * CHARACTERS).saturating_sub(question(": ").len());
+        let text: String = TEXT.chars().cycle().take(missing).collect();
+        question(&format!(": {text}"))
     }
 
     /// The least time in which the server lets all calls through.
     fn ideal(&self) -> f64 {
         let (calls, work) = (f64::from(self.calls), self.work as f64 / 1e3);
-        let quota = (calls - f64::from(self.burst)) * 6.0 / f64::from(self.quota);
+        if let (Some(each), Some(quota)) = (self.tokens_per_call, self.token_quota) {
+            // The first of a quota's tokens are there at once.
+            let later = calls * f64::from(each) - f64::from(quota);
+            return later.max(0.0) / f64::from(quota) * PERIOD.as_secs_f64() + work;
+        }
+        let quota = (calls - f64::from(self.burst)) * PERIOD.as_secs_f64() / f64::from(self.quota);
         let rounds = (calls / f64::from(self.at_once)).ceil();
         f64::max(quota + work, rounds * work)
     }
@@ -109,14 +155,8 @@ impl<RB, E> Policy<Request<Full<Bytes>>, Response<RB>, E> for ByHand {
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let args = Args::parse();
-    println!(
-        "server: {} requests each 6 s after a burst of {}, {} at once; {} calls at the same moment; ideal {:.1} s\n",
-        args.quota,
-        args.burst,
-        args.at_once,
-        args.calls,
-        args.ideal()
-    );
+    let of = args.tokens_per_call.map(|tokens| format!(" of {tokens} tokens")).unwrap_or_default();
+    println!("server: {}; {} calls{of} at the same moment; ideal {:.1} s\n", args.limits(), args.calls, args.ideal());
     let bars = MultiProgress::new();
     let bare = run("hyper alone", &args, &bars, |client| client).await?;
     let by_hand = |client| {
@@ -165,7 +205,7 @@ where
     let results = join_all((0..args.calls).map(|number| {
         let (client, bar) = (client.clone(), bar.clone());
         async move {
-            let ok = ask(client, address, number).await;
+            let ok = ask(client, address, args.body(number)).await;
             bar.inc(u64::from(ok));
             ok
         }
@@ -184,14 +224,11 @@ where
 }
 
 /// One call: whether it was answered with a success, to the end of its body.
-async fn ask<S, RB>(client: S, address: SocketAddr, number: u32) -> bool
+async fn ask<S, RB>(client: S, address: SocketAddr, body: String) -> bool
 where
     S: Service<Request<Full<Bytes>>, Response = Response<RB>>,
     RB: Body<Data = Bytes>,
 {
-    let body = format!(
-        r#"{{"model":"ft:gpt-4o-mini:acme::7p4lURel","messages":[{{"role":"user","content":"Question {number}"}}]}}"#
-    );
     let request = Request::post(format!("http://{address}/v1/chat/completions"))
         .header("content-type", "application/json")
         .header("authorization", "Bearer test")

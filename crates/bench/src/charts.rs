@@ -9,7 +9,7 @@ use tower_429::Priority;
 
 use crate::results::one;
 use crate::run::Outcome;
-use crate::scenario::{ALL, Scenario};
+use crate::scenario::{PRESENT, Scenario};
 use crate::schemes::{self, PEERS, Scheme, Setting};
 use crate::situations::interactive_waits;
 
@@ -30,7 +30,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// Draws all of them into a directory.
 pub fn draw(directory: &Path) -> Result {
     std::fs::create_dir_all(directory)?;
-    for scenario in ALL.iter().filter(|scenario| ["rpm", "nohdr-bare", "conc-bare"].contains(&scenario.name)) {
+    for scenario in PRESENT.iter().filter(|scenario| ["rpm", "nohdr-bare", "conc-bare"].contains(&scenario.name)) {
         arrivals(&directory.join(format!("arrivals-{}.svg", scenario.name)), scenario)?;
     }
     waits(&directory.join("interactive.svg"))
@@ -66,12 +66,13 @@ fn arrivals(path: &Path, scenario: &Scenario) -> Result {
 }
 
 fn describe(scenario: &Scenario) -> String {
+    let rate = scenario.requests.map_or(f64::INFINITY, |requests| requests.rate);
     match scenario.at_once {
         Some(calls) => format!("takes {calls} at a time and says nothing but “Rate limit reached”"),
         None if scenario.bare => {
-            format!("takes {:.0} a minute and says nothing but “Rate limit reached”", 60.0 * scenario.requests.rate)
+            format!("takes {:.0} a minute and says nothing but “Rate limit reached”", 60.0 * rate)
         }
-        None => format!("takes {:.0} a minute, with rate headers and hints", 60.0 * scenario.requests.rate),
+        None => format!("takes {:.0} a minute, with rate headers and hints", 60.0 * rate),
     }
 }
 

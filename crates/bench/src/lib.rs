@@ -4,6 +4,7 @@
 pub mod charts;
 pub mod oracle;
 pub mod overhead;
+pub mod request;
 pub mod results;
 pub mod run;
 pub mod scenario;

@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use crate::run::{Outcome, apply, request, virtually};
+use crate::request::request;
+use crate::run::{Outcome, apply, virtually};
 use crate::scenario::{Change, Scenario};
 
 /// The time it takes, with at most so many calls at once.
@@ -19,6 +20,7 @@ pub fn oracle(scenario: &Scenario, seed: u64, at_once: usize) -> Outcome {
         let provider = scenario.provider(seed);
         apply(scenario.change, &provider);
         let start = Instant::now();
+        let longest_way = scenario.distance.latency().request.end + Duration::from_millis(1);
         let jobs = Rc::new(RefCell::new(VecDeque::from(scenario.jobs(seed))));
         let (mut calls, mut travelling) = (JoinSet::new(), VecDeque::<(Instant, f64)>::new());
         let mut cut = 1.0;
@@ -46,11 +48,14 @@ pub fn oracle(scenario: &Scenario, seed: u64, at_once: usize) -> Outcome {
             }
             let out = travelling.len() as f64;
             let tokens: f64 = travelling.iter().map(|(_, tokens)| tokens).sum();
-            let need = job.tokens.min(scenario.tokens.cap * cut);
-            let mut wait = f64::max(
-                (1.0 + out - provider.level_requests()) / (scenario.requests.rate * cut),
-                (need + tokens - provider.level_tokens()) / (scenario.tokens.rate * cut),
-            );
+            let mut wait = 0.0_f64;
+            if let Some(requests) = scenario.requests {
+                wait = wait.max((1.0 + out - provider.level_requests()) / (requests.rate * cut));
+            }
+            if let Some(limit) = scenario.tokens {
+                let need = job.tokens.min(limit.cap * cut);
+                wait = wait.max((need + tokens - provider.level_tokens()) / (limit.rate * cut));
+            }
             if let Some(hidden) = scenario.hidden {
                 wait = wait.max((1.0 + out - provider.level_hidden()) / hidden.rate);
             }
@@ -67,7 +72,7 @@ pub fn oracle(scenario: &Scenario, seed: u64, at_once: usize) -> Outcome {
                 tokio::time::sleep(wait).await;
                 continue;
             }
-            travelling.push_back((now + Duration::from_millis(41), job.tokens));
+            travelling.push_back((now + longest_way, job.tokens));
             let (jobs, provider) = (Rc::clone(&jobs), provider.clone());
             calls.spawn_local(async move {
                 let response = provider.oneshot(request(0, &job)).await.expect("a provider never fails");

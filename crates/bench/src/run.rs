@@ -13,11 +13,11 @@ use http_body_util::{BodyExt, Full};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
-use tower_429::Cost;
-use tower_429_testing::{OUTPUT_TOKENS_HEADER, Provider, SERVICE_MS_HEADER, TOKENS_HEADER};
+use tower_429_testing::Provider;
 
-use crate::scenario::{Change, Job, Scenario};
-use crate::wire::{Attempt, CALL_HEADER, Wire};
+use crate::request::request;
+use crate::scenario::{Change, Scenario};
+use crate::wire::{Attempt, Wire};
 
 /// A run that takes longer than this in virtual time is broken off, its open calls failed: two hours.
 pub const LONGEST: Duration = Duration::from_secs(7_200);
@@ -64,20 +64,6 @@ where
             response.status().is_success() && response.into_body().collect().await.is_ok()
         })
     })
-}
-
-/// The request of a job: what the server is to charge in its headers, what the client believes as an extension.
-pub fn request(number: usize, job: &Job) -> Request<Full<Bytes>> {
-    let body = Bytes::from_static(br#"{"model":"ft:gpt-4o-mini:acme::7p4lURel","messages":[]}"#);
-    Request::post("https://api.openai.com/v1/chat/completions")
-        .header("authorization", "Bearer test")
-        .header(CALL_HEADER, number)
-        .header(TOKENS_HEADER, job.tokens.to_string())
-        .header(OUTPUT_TOKENS_HEADER, "0")
-        .header(SERVICE_MS_HEADER, format!("{:.3}", job.service.as_secs_f64() * 1e3))
-        .extension(Cost::tokens(job.estimate))
-        .body(Full::new(body))
-        .expect("a request of constants")
 }
 
 /// Runs a future on a fresh virtual clock.

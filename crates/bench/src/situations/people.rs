@@ -9,8 +9,9 @@ use tower::Layer;
 use tower_429::{Priority, QuotaKey};
 
 use super::Finding;
-use crate::run::{Client, client, request, virtually};
-use crate::scenario::{ALL, Job, Scenario};
+use crate::request::request;
+use crate::run::{Client, client, virtually};
+use crate::scenario::{self, Job, Scenario};
 use crate::schemes::{self, Setting};
 use crate::wire::Wire;
 
@@ -18,8 +19,8 @@ const RETRIES: u32 = 5;
 /// Seconds in which an interactive call is submitted: about as long as the batch takes.
 const INTERACTIVE: usize = 60;
 
-fn named(name: &str) -> Scenario {
-    *ALL.iter().find(|scenario| scenario.name == name).expect("a scenario of this name")
+fn named(label: &str) -> Scenario {
+    scenario::named(label).expect("a scenario of this name")
 }
 
 /// How long interactive calls waited beside a batch.

@@ -6,7 +6,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tower_429_testing::{Latency, Limit, Provider};
 
 use super::Finding;
-use crate::run::request;
+use crate::request::{Kind, request};
 use crate::scenario::Job;
 use crate::schemes::{self, Setting};
 use crate::wire::Wire;
@@ -27,7 +27,14 @@ fn lag(rate: f64) -> f64 {
         let latency = Latency::default();
         let wire = Wire::new(Provider::builder().requests(limit).latency(latency).build());
         let client = schemes::ours(wire.clone(), Setting { seed: 1, retries: 5 });
-        let job = Job { tokens: 100.0, estimate: 100.0, service: Duration::from_millis(20) };
+        let job = Job {
+            kind: Kind::Prose,
+            text: 100.0,
+            max_tokens: None,
+            tokens: 100.0,
+            output: 10.0,
+            service: Duration::from_millis(20),
+        };
         let (warm, counted) = ((2.0 * rate) as usize, (5.0 * rate) as usize);
         let mut calls = JoinSet::new();
         for number in 0..=warm + counted {
