@@ -8,12 +8,12 @@ use http_body::Body;
 
 use super::call::Facts;
 use super::layer::Shared;
-use crate::call::{Cost, Deadline, NoRetry, QuotaKey, next_number};
 use crate::classify::{RateLimitSnapshot, Unit};
 use crate::dialect::Dialect;
-use crate::peek::{self, Seen};
 use crate::quota::{Admitted, Gate, Origin};
 use crate::replay::CloneBody;
+use crate::request::body::{self as peek, Seen};
+use crate::request::{Cost, Deadline, NoRetry, QuotaKey, next_number};
 use crate::room::{Place, Room};
 
 impl Shared {

@@ -11,7 +11,6 @@ use super::budget::Budget;
 use super::decide::{Allowed, RetryOn};
 use super::service::RetryOn429;
 use crate::backoff::Backoff;
-use crate::call::{Cost, QuotaKey};
 use crate::classify::Verdict;
 use crate::dialect::Dialect;
 use crate::limit::ReleaseAt;
@@ -19,6 +18,7 @@ use crate::quota::{GateConfig, Quotas};
 use crate::refusal::{Refusal, RefuseWith};
 use crate::replay::{ByClone, CloneWith, NoClone};
 use crate::report::Event;
+use crate::request::{Cost, QuotaKey};
 
 type KeyOf = Arc<dyn Fn(&request::Parts) -> Option<QuotaKey> + Send + Sync>;
 type OnEvent = Arc<dyn Fn(QuotaKey, &Event) + Send + Sync>;

@@ -1,5 +1,7 @@
 //! Who shares a limit with this request, and what does it cost?
 
+pub(crate) mod body;
+
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};

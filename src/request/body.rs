@@ -1,6 +1,6 @@
 //! Looking into a request's JSON body: its model, and an estimate of its tokens. Total functions, one pass, no copies.
 
-use crate::call::Cost;
+use super::Cost;
 use crate::dialect::Pricing;
 
 /// A body larger than this is not looked into: 4 MiB.
