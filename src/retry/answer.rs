@@ -154,9 +154,6 @@ impl<C> Call<C> {
                     self.close_account(wait);
                 }
             } else if verdict.is_throttling() {
-                if verdict.requested.is_some_and(|requested| requested > 1.0) {
-                    self.shared.quotas.note_tokens(); // its text speaks of a limit on tokens
-                }
                 let shown = self.shared.shown(&parts.headers, &mut empty);
                 fate = Some(self.settle(slot, |gate, now| gate.refused(now, &ticket, &verdict, shown)));
             } else {

@@ -120,6 +120,11 @@ impl<C> RetryOn429Layer<C> {
         self
     }
 
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     fn set_gate(self, set: impl FnOnce(&mut GateConfig)) -> Self {
         self.set(|config| set(Arc::make_mut(&mut config.gate)))
     }
@@ -264,7 +269,8 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.classify = Some(Arc::new(with)))
     }
 
-    /// Estimates tokens. Default: a quarter of the text's length, or `max_tokens` where that is more.
+    /// Estimates tokens. Default: the texts of a JSON body by their characters and script, images and files by a fixed number,
+    /// and the most that may come back, as the provider counts.
     #[must_use]
     pub fn tokens(self, estimator: impl TokenEstimator + 'static) -> Self {
         self.set(|config| config.tokens = Some(Arc::new(estimator)))
