@@ -46,18 +46,17 @@
 mod backoff;
 mod body;
 pub mod buffer;
-mod call;
 pub mod classify;
 pub mod dialect;
 pub mod limit;
 mod observe;
-mod peek;
 pub mod quota;
 #[cfg(doctest)]
 mod readme;
 mod refusal;
 mod replay;
 mod report;
+mod request;
 pub mod retry;
 mod room;
 mod time;
@@ -67,9 +66,11 @@ mod trace;
 #[path = "trace_off.rs"]
 mod trace;
 
+// The name that modules beside this one still use.
+use request as call;
+
 pub use body::ResponseBody;
 pub use buffer::{BufferBodyLayer, BufferedBody};
-pub use call::{Cost, Deadline, NoRetry, Priority, QuotaKey, ResendCount, pool};
 pub use classify::{RateLimitSnapshot, Verdict};
 pub use dialect::Dialect;
 pub use limit::{ConcurrencyLimit, ConcurrencyLimitLayer, LimitHandle, ReleaseAt};
@@ -77,4 +78,5 @@ pub use quota::Quotas;
 pub use refusal::{Reason, Refusal};
 pub use replay::{ByClone, CloneBody, CloneWith, NoClone};
 pub use report::Event;
+pub use request::{Cost, Deadline, NoRetry, Priority, QuotaKey, ResendCount, pool};
 pub use retry::{RetryInfo, RetryOn, RetryOn429, RetryOn429Layer, StopReason, TokenEstimator};

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use http_body::Body;
 
 /// Copies a request body for a further attempt.
@@ -24,9 +24,10 @@ pub trait CloneBody<B> {
     /// A copy, or nothing if this body cannot be copied.
     fn clone_body(&self, body: &B) -> Option<B>;
 
-    /// The body's bytes, if they are at hand in one piece; used to find the model and the cost of a call.
+    /// The body's bytes, as far as they are at hand; used to find the model and the cost of a call.
     ///
-    /// By default a copy is made and polled once, when its exact size is at most `most` bytes.
+    /// By default a copy is made and polled while it is ready, when its exact size is at most `most` bytes. The bytes are
+    /// not copied where the body has them in one piece.
     #[inline]
     fn peek(&self, body: &B, most: u64) -> Option<Bytes>
     where
@@ -36,11 +37,24 @@ pub trait CloneBody<B> {
         if size == 0 || size > most {
             return None;
         }
-        let copy = pin!(self.clone_body(body)?);
-        match copy.poll_frame(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok().map(|mut data| data.copy_to_bytes(data.remaining())),
+        let mut copy = pin!(self.clone_body(body)?);
+        // A body that is not ready, ends early or sends an empty frame is read no further.
+        let mut next = || match copy.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok().filter(Buf::has_remaining),
             _ => None,
+        };
+        let mut first = next()?;
+        let first = first.copy_to_bytes(first.remaining());
+        if first.len() as u64 >= size {
+            return Some(first);
         }
+        let mut whole = Vec::from(first);
+        while (whole.len() as u64) < size
+            && let Some(data) = next()
+        {
+            whole.put(data);
+        }
+        Some(whole.into())
     }
 }
 

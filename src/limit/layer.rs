@@ -10,9 +10,9 @@ use tower_layer::Layer;
 use super::ReleaseAt;
 use super::places::Places;
 use super::service::ConcurrencyLimit;
-use crate::call::QuotaKey;
 use crate::quota::Admitted;
 use crate::refusal::{Refusal, RefuseWith};
+use crate::request::QuotaKey;
 use crate::room::Room;
 
 /// A limit per key remembers at most so many keys beyond those in use: 1,024. Idle ones are forgotten.

@@ -12,8 +12,8 @@ use tower_service::Service;
 use super::ConcurrencyLimitLayer;
 use super::future::{Plan, ResponseFuture};
 use crate::body::ResponseBody;
-use crate::call::{Deadline, next_number};
 use crate::quota::Admitted;
+use crate::request::{Deadline, next_number};
 use crate::room::{Bounds, Entry, Place, Slot};
 
 /// The service of a [`ConcurrencyLimitLayer`].

@@ -2,8 +2,8 @@
 
 use super::call_specific::Refusals;
 use super::correction::Correction;
-use crate::call::Cost;
 use crate::classify::{Scope, Unit};
+use crate::request::{Cost, TOKENS_MAX};
 
 /// What a call spends of.
 pub(super) const UNITS: [Unit; 4] = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
@@ -17,8 +17,8 @@ pub(crate) struct Ask {
     /// Tells the calls of a key apart, through all their attempts.
     pub(crate) call: u64,
     pub(crate) cost: Cost,
-    /// The unit whose price the server has told in a refusal of this call.
-    told: Option<Unit>,
+    /// What the server has told in a refusal that this call takes of a unit.
+    told: Option<(Unit, f64)>,
     pub(crate) refusals: Refusals,
 }
 
@@ -29,24 +29,23 @@ impl Ask {
 
     /// The estimate of a unit that the correction is for; nothing if there is none, or if the server has told the price.
     pub(super) fn estimate(&self, unit: Unit) -> Option<f64> {
-        let estimated = is_estimated(unit) && self.told != Some(unit) && self.cost.is_known();
+        let told = self.told.is_some_and(|(of, _)| of == unit);
+        let estimated = is_estimated(unit) && !told && self.cost.is_known();
         Some(self.cost.of(unit)).filter(|cost| estimated && *cost > 0.0)
     }
 
     /// The server has told what this call takes of a unit.
     pub(super) fn price_told(&mut self, unit: Unit, price: f64) {
-        self.cost = self.cost.with_unit(unit, price);
-        self.told = Some(unit);
+        self.told = Some((unit, price.clamp(0.0, TOKENS_MAX)));
     }
 
     /// What the call takes, as far as estimates have proved right.
     pub(super) fn price(&self, correction: &Correction) -> Price {
-        UNITS.map(|unit| match unit {
-            Unit::Requests => 1.0,
-            unit if self.told == Some(unit) => self.cost.of(unit),
-            unit if !self.cost.is_known() => if is_estimated(unit) { correction.mean() } else { 0.0 },
-            unit if is_estimated(unit) => self.cost.of(unit) * correction.factor(),
-            unit => self.cost.of(unit),
+        UNITS.map(|unit| match self.told {
+            Some((told, price)) if told == unit => price,
+            _ if !is_estimated(unit) => self.cost.of(unit),
+            _ if !self.cost.is_known() => correction.mean(),
+            _ => self.cost.of(unit) * correction.factor(),
         })
     }
 }

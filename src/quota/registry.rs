@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,8 +34,6 @@ pub struct Quotas {
 #[derive(Default)]
 struct Shared {
     keys: Mutex<Keys>,
-    /// Whether any key has a limit on tokens: until then no request is read to its end for its cost.
-    tokens: AtomicBool,
     /// Draws of the gates' generators, so that a seeded layer is reproducible.
     seed: Mutex<Option<Rng>>,
 }
@@ -138,9 +135,6 @@ impl Quotas {
             entry.used = used;
             return Arc::clone(&entry.gate);
         }
-        if config.tokens_per_minute.is_some() {
-            self.note_tokens();
-        }
         let forgotten = if keys.gates.len() < MAX_KEYS { None } else { forget_one(&mut keys.gates) };
         let Origin { dialect, account } = origin();
         let gate = Room::new(Gate::new(Arc::clone(config), dialect, self.rng(), Instant::now()));
@@ -165,15 +159,6 @@ impl Quotas {
     fn rng(&self) -> Rng {
         let mut seed = self.shared.seed.lock().unwrap_or_else(PoisonError::into_inner);
         seed.as_mut().map_or_else(Rng::new, Rng::fork)
-    }
-
-    /// Whether a limit on tokens has been met, by any key.
-    pub(crate) fn counts_tokens(&self) -> bool {
-        self.shared.tokens.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn note_tokens(&self) {
-        self.shared.tokens.store(true, Ordering::Relaxed);
     }
 
     #[inline]

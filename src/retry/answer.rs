@@ -12,7 +12,7 @@ use super::decide::{Class, class_of};
 use super::future::ERROR_BODY_MAX;
 use super::info::StopReason;
 use crate::body::{Held, ReadAhead, ResponseBody};
-use crate::call::next_number;
+use crate::request::next_number;
 use crate::classify::{self, Kind, RateLimitSnapshot, Verdict};
 use crate::limit::ReleaseAt;
 use crate::observe::{self, Observer};
@@ -155,9 +155,6 @@ impl<C> Call<C> {
                     self.close_account(wait);
                 }
             } else if verdict.is_throttling() {
-                if verdict.requested.is_some_and(|requested| requested > 1.0) {
-                    self.shared.quotas.note_tokens(); // its text speaks of a limit on tokens
-                }
                 let shown = self.shared.shown(&parts.headers, &mut empty);
                 fate = Some(self.settle(slot, |gate, now| gate.refused(now, &ticket, &verdict, shown)));
             } else {

@@ -14,11 +14,11 @@ use super::info::{RetryInfo, StopReason};
 use super::layer::Shared;
 use crate::backoff;
 use crate::body::ResponseBody;
-use crate::call::{QuotaKey, ResendCount};
 use crate::classify::Verdict;
 use crate::quota::{Admitted, Ask, Clearance, Gate, Ticket};
 use crate::refusal::{Reason, Refusal};
 use crate::replay::CloneBody;
+use crate::request::{QuotaKey, ResendCount};
 use crate::room::{Bounds, Entry, Place, Room, Slot, Waiting};
 use crate::trace;
 

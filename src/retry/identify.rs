@@ -8,12 +8,12 @@ use http_body::Body;
 
 use super::call::Facts;
 use super::layer::Shared;
-use crate::call::{Cost, Deadline, NoRetry, QuotaKey, next_number};
-use crate::classify::{RateLimitSnapshot, Unit};
+use crate::classify::RateLimitSnapshot;
 use crate::dialect::Dialect;
-use crate::peek::{self, Seen};
 use crate::quota::{Admitted, Ask, Gate, Origin};
 use crate::replay::CloneBody;
+use crate::request::body::{BODY_MAX, Estimate};
+use crate::request::{Cost, Deadline, NoRetry, QuotaKey, next_number, path};
 use crate::room::{Place, Room};
 
 impl Shared {
@@ -54,11 +54,7 @@ impl Shared {
         headers: &HeaderMap,
         empty: &'a mut RateLimitSnapshot,
     ) -> Option<&'a RateLimitSnapshot> {
-        let shown = empty.read(headers, None).then_some(&*empty)?;
-        if !self.quotas.counts_tokens() && speaks_of_tokens(shown) {
-            self.quotas.note_tokens();
-        }
-        Some(shown)
+        empty.read(headers, None).then_some(&*empty)
     }
 
     /// Who shares a limit with this call, what it costs, and the gate that decides.
@@ -72,14 +68,13 @@ impl Shared {
         let (config, Parts { uri, headers, extensions, .. }) = (&self.config, parts);
         let given = extensions.get().copied();
         let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
-        let in_path = if given.is_none() { peek::model_in_path(uri.path()) } else { None };
-        let cost = extensions.get::<Cost>().copied();
-        let counts = cost.is_none();
-        let looks = counts || (given.is_none() && in_path.is_none());
-        let body = if looks { replay.peek(body, peek::PEEK_MAX) } else { None }.unwrap_or_default();
-        let seen = if counts { peek::read(&body) } else { Seen { model: peek::model(&body), ..Seen::default() } };
+        // Always read, whatever is given: a key may have a limit on tokens before any answer has said so.
+        let at_hand = replay.peek(body, BODY_MAX);
+        let is_empty = body.size_hint().exact() == Some(0);
+        let body = at_hand.unwrap_or_default();
+        let estimate = Estimate::of(&body);
         let key = given.unwrap_or_else(|| {
-            let model = in_path.or(seen.model).unwrap_or_default();
+            let model = path::model(uri.path()).or(estimate.model).unwrap_or_default();
             let pool = config.pool.map_or(model, |of| of(std::str::from_utf8(model).unwrap_or_default()).as_bytes());
             QuotaKey::of_head(uri, headers, pool)
         });
@@ -88,14 +83,103 @@ impl Shared {
             let account = given.unwrap_or_else(|| QuotaKey::of_head(uri, headers, b""));
             Origin { dialect, account }
         });
-        let cost = cost.or_else(|| {
-            let own = config.tokens.as_ref().filter(|_| counts).and_then(|own| own.estimate(parts, &body));
-            own.or_else(|| counts.then(|| seen.cost(gate.look(|gate| gate.dialect().pricing))))
+        let given = extensions.get().copied();
+        let given = given.or_else(|| config.tokens.as_ref().and_then(|own| own.estimate(parts, &body)));
+        let cost = given.unwrap_or_else(|| match is_empty {
+            true => Cost::tokens(0.0),
+            false => estimate.cost(gate.look(|gate| gate.dialect().pricing)),
         });
-        (key, cost.unwrap_or(Cost::tokens(0.0)), gate)
+        (key, cost, gate)
     }
 }
 
-fn speaks_of_tokens(shown: &RateLimitSnapshot) -> bool {
-    shown.buckets().iter().any(|bucket| bucket.dimension.unit() != Unit::Requests)
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http::Request;
+    use http_body::{Frame, SizeHint};
+
+    use super::*;
+    use crate::replay::{ByClone, NoClone};
+    use crate::retry::RetryOn429Layer;
+
+    /// A body in so many frames, which says how long it is.
+    #[derive(Clone)]
+    struct Frames {
+        frames: VecDeque<Bytes>,
+        len: u64,
+    }
+
+    impl Frames {
+        fn of(text: impl Into<Bytes>, frame: usize) -> Self {
+            let text = text.into();
+            let frames: VecDeque<_> = text.chunks(frame).map(Bytes::copy_from_slice).collect();
+            Self { frames, len: text.len() as u64 }
+        }
+    }
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.frames.pop_front().map(|data| Ok(Frame::data(data))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.len)
+        }
+    }
+
+    const BODY: &str = r#"{"model":"m","input":"sixteen letters.","max_tokens":10}"#;
+
+    fn cost_of<C: CloneBody<Frames>>(layer: &RetryOn429Layer<C>, replay: &C, request: Request<Frames>) -> Cost {
+        let (parts, body) = request.into_parts();
+        layer.shared().identify(replay, &parts, &body).1
+    }
+
+    fn request(body: Frames) -> Request<Frames> {
+        Request::post("https://api.openai.com/v1/responses").body(body).unwrap()
+    }
+
+    #[test]
+    fn the_first_call_of_a_key_has_a_price_whether_its_key_is_given_or_not() {
+        let price = Cost::tokens(10.0).input(4.0).output(10.0);
+        let layer = RetryOn429Layer::new();
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(BODY, 1_000))), price);
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(BODY, 1))), price, "in frames of a byte");
+        let mut own = request(Frames::of(BODY, 1_000));
+        own.extensions_mut().insert(QuotaKey::new("own"));
+        assert_eq!(cost_of(&layer, &ByClone, own), price);
+        let own = RetryOn429Layer::new().key(|_| Some(QuotaKey::new("own")));
+        assert_eq!(cost_of(&own, &ByClone, request(Frames::of(BODY, 1_000))), price);
+    }
+
+    #[test]
+    fn the_price_is_unknown_where_the_body_cannot_be_read_and_none_where_it_is_empty() {
+        let layer = RetryOn429Layer::new();
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of("", 1))), Cost::tokens(0.0));
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of("not json", 100))), Cost::unknown());
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(vec![b' '; (4 << 20) + 1], 1 << 23))), Cost::unknown());
+        let layer = layer.no_replay();
+        assert_eq!(cost_of(&layer, &NoClone, request(Frames::of(BODY, 1_000))), Cost::unknown());
+        assert_eq!(cost_of(&layer, &NoClone, request(Frames::of("", 1))), Cost::tokens(0.0));
+    }
+
+    #[test]
+    fn what_the_user_says_goes_before_the_estimate() {
+        let own = |tokens| move |_: &Parts, body: &[u8]| (!body.is_empty()).then_some(Cost::tokens(tokens));
+        let layer = RetryOn429Layer::new().tokens(own(7.0));
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(BODY, 1_000))), Cost::tokens(7.0));
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of("not json", 1_000))), Cost::tokens(7.0));
+        assert_eq!(cost_of(&layer.no_replay(), &NoClone, request(Frames::of(BODY, 9))), Cost::unknown());
+        let mut given = request(Frames::of("not json", 1_000));
+        given.extensions_mut().insert(Cost::tokens(0.0));
+        assert_eq!(cost_of(&RetryOn429Layer::new(), &ByClone, given), Cost::tokens(0.0));
+    }
 }

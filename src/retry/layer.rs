@@ -11,7 +11,6 @@ use super::budget::Budget;
 use super::decide::{Allowed, RetryOn};
 use super::service::RetryOn429;
 use crate::backoff::Backoff;
-use crate::call::{Cost, QuotaKey};
 use crate::classify::Verdict;
 use crate::dialect::Dialect;
 use crate::limit::ReleaseAt;
@@ -19,6 +18,7 @@ use crate::quota::{GateConfig, Quotas};
 use crate::refusal::{Refusal, RefuseWith};
 use crate::replay::{ByClone, CloneWith, NoClone};
 use crate::report::Event;
+use crate::request::{Cost, QuotaKey};
 
 type KeyOf = Arc<dyn Fn(&request::Parts) -> Option<QuotaKey> + Send + Sync>;
 type OnEvent = Arc<dyn Fn(QuotaKey, &Event) + Send + Sync>;
@@ -118,6 +118,11 @@ impl<C> RetryOn429Layer<C> {
     fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
         set(&mut Arc::make_mut(&mut self.shared).config);
         self
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     fn set_gate(self, set: impl FnOnce(&mut GateConfig)) -> Self {
@@ -264,7 +269,8 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.classify = Some(Arc::new(with)))
     }
 
-    /// Estimates tokens. Default: a quarter of the text's length, or `max_tokens` where that is more.
+    /// Estimates tokens. Default: the texts of a JSON body by their characters and script, images and files by a fixed number,
+    /// and the most that may come back, as the provider counts.
     #[must_use]
     pub fn tokens(self, estimator: impl TokenEstimator + 'static) -> Self {
         self.set(|config| config.tokens = Some(Arc::new(estimator)))

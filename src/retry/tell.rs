@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::layer::Shared;
-use crate::call::QuotaKey;
 use crate::quota::{Gate, News};
 use crate::report::Event;
+use crate::request::QuotaKey;
 use crate::room::{Room, Slot};
 use crate::trace;
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::{Priority, next_number};
+use crate::request::{Priority, next_number};
 use crate::time::add;
 use crate::classify::Verdict;
 use queue::{Came, Queue};

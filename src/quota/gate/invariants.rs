@@ -8,7 +8,7 @@ use fastrand::Rng;
 use proptest::prelude::*;
 
 use super::*;
-use crate::call::{Cost, next_number};
+use crate::request::{Cost, next_number};
 use crate::classify::Scope;
 use crate::quota::level::{Sent, Shown};
 use events::{Event, Figures, How, event};

@@ -1,0 +1,166 @@
+//! How many tokens a text has, as an estimate: each character has a weight that depends on its script.
+
+/// The parts of a token that a weight counts.
+const HUNDREDTHS: f64 = 100.0;
+/// ASCII, in hundredths of a token a character: four characters a token, in English and, a little too few, in code.
+const ASCII: u32 = 25;
+/// What is in none of the ranges below: emoji, historic scripts, and what is no character at all.
+const OTHER: u32 = 100;
+/// Scripts by ranges of code points, and the weight of a character in hundredths of a token.
+///
+/// Each weight lies between the counts of `o200k_base` and `cl100k_base`, which differ up to threefold for scripts that the
+/// older vocabulary hardly knows. `cargo run -p tower-429-bench --bin tokenizer_figures` prints both for the texts in
+/// `tests/tokenizers/figures.jsonl`.
+const SCRIPTS: &[(u32, u32, u32)] = &[
+    (0x0080, 0x036F, 80),    // Latin letters with accents, and the accents
+    (0x0370, 0x03FF, 60),    // Greek
+    (0x0400, 0x052F, 35),    // Cyrillic
+    (0x0530, 0x058F, 80),    // Armenian
+    (0x0590, 0x05FF, 60),    // Hebrew
+    (0x0600, 0x07BF, 45),    // Arabic, Syriac, Thaana
+    (0x0900, 0x0DFF, 60),    // Devanagari and the other scripts of India
+    (0x0E00, 0x0EFF, 60),    // Thai, Lao
+    (0x0F00, 0x10FF, 100),   // Tibetan, Burmese, Georgian
+    (0x1100, 0x11FF, 100),   // Hangul, by letters
+    (0x1E00, 0x1EFF, 80),    // Vietnamese
+    (0x2000, 0x2BFF, 60),    // punctuation and symbols
+    (0x3000, 0x30FF, 70),    // Kana and the punctuation of Chinese and Japanese
+    (0x3400, 0x9FFF, 90),    // Chinese characters
+    (0xAC00, 0xD7A3, 70),    // Hangul, by syllables
+    (0xF900, 0xFAFF, 100),   // Chinese characters, for compatibility
+    (0xFF00, 0xFFEF, 70),    // wide and narrow forms
+    (0x20000, 0x3FFFF, 200), // rare Chinese characters
+];
+
+/// A string of JSON that has been read to its closing quote.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Text {
+    /// Bytes before the closing quote.
+    pub(super) len: usize,
+    pub(super) tokens: f64,
+}
+
+/// Reads the string of which `rest` is what follows the opening quote. Nothing if it does not end.
+///
+/// A character counts the same whether it is sent as UTF-8 or as `\uXXXX`. Half a surrogate pair and bytes that are no
+/// UTF-8 count as one character each.
+pub(super) fn read(rest: &[u8]) -> Option<Text> {
+    let (mut at, mut hundredths) = (0, 0_u64);
+    loop {
+        let (code, len) = match *rest.get(at)? {
+            b'"' => return Some(Text { len: at, tokens: hundredths as f64 / HUNDREDTHS }),
+            b'\\' => escaped(&rest[at..])?,
+            0..=0x7F => (0, 1),
+            _ => decoded(&rest[at..]),
+        };
+        at += len;
+        hundredths += u64::from(weight(code));
+    }
+}
+
+const fn weight(code: u32) -> u32 {
+    if code < 0x80 {
+        return ASCII;
+    }
+    let mut at = 0;
+    while at < SCRIPTS.len() {
+        let (first, last, weight) = SCRIPTS[at];
+        if code <= last {
+            return if code >= first { weight } else { OTHER };
+        }
+        at += 1;
+    }
+    OTHER
+}
+
+/// The character of an escape, and the bytes it takes.
+fn escaped(rest: &[u8]) -> Option<(u32, usize)> {
+    if *rest.get(1)? != b'u' {
+        return Some((0, 2));
+    }
+    let Some(code) = hex(rest, 2) else { return Some((0, 2)) };
+    // Two halves are one character, if the second follows.
+    if (0xD800..0xDC00).contains(&code)
+        && rest.get(6..8) == Some(br"\u")
+        && let Some(low @ 0xDC00..0xE000) = hex(rest, 8)
+    {
+        return Some((0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00), 12));
+    }
+    Some((code, 6))
+}
+
+/// The four hexadecimal digits from here.
+fn hex(rest: &[u8], from: usize) -> Option<u32> {
+    let digits = rest.get(from..from + 4)?;
+    digits.iter().try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))
+}
+
+/// The character that begins here in UTF-8, and the bytes it takes; one byte where it is no UTF-8.
+fn decoded(rest: &[u8]) -> (u32, usize) {
+    let lead = u32::from(rest[0]);
+    let (code, len) = match lead {
+        0xC0..0xE0 => (lead & 0x1F, 2),
+        0xE0..0xF0 => (lead & 0x0F, 3),
+        0xF0..0xF8 => (lead & 0x07, 4),
+        _ => return (char::REPLACEMENT_CHARACTER.into(), 1),
+    };
+    let tail = rest.get(1..len).filter(|tail| tail.iter().all(|byte| byte & 0xC0 == 0x80));
+    match tail {
+        Some(tail) => (tail.iter().fold(code, |code, byte| code << 6 | u32::from(byte & 0x3F)), len),
+        None => (char::REPLACEMENT_CHARACTER.into(), 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(json: &[u8]) -> Option<f64> {
+        read(json).map(|text| text.tokens)
+    }
+
+    #[test]
+    fn the_ranges_are_in_order_and_do_not_meet() {
+        assert!(SCRIPTS.windows(2).all(|two| two[0].1 < two[1].0));
+        assert!(SCRIPTS.iter().all(|(first, last, _)| first <= last));
+    }
+
+    #[test]
+    fn a_character_counts_the_same_escaped_and_as_utf_8() {
+        for (escaped, plain) in [
+            (r#"\u0061bc""#, r#"abc""#),
+            (r#"\u4f60\u597d""#, r#"你好""#),
+            (r#"\u4F60\u597D""#, r#"你好""#),
+            (r#"\ud83d\ude00""#, r#"😀""#),
+            (r#"\n\"\\\/""#, r#"abcd""#),
+        ] {
+            assert_eq!(tokens(escaped.as_bytes()), tokens(plain.as_bytes()), "{escaped}");
+        }
+    }
+
+    #[test]
+    fn a_string_ends_at_the_first_quote_that_is_not_escaped() {
+        for (json, len) in [
+            (r#"" rest"#, Some(0)),
+            (r#"a\"b" rest"#, Some(4)),
+            (r#"a\\" rest"#, Some(3)),
+            (r#"a\\\""#, None),
+            (r#"a\"#, None),
+            ("a", None),
+            ("", None),
+        ] {
+            assert_eq!(read(json.as_bytes()).map(|text| text.len), len, "{json}");
+        }
+    }
+
+    #[test]
+    fn half_a_pair_and_bytes_that_are_no_text_are_a_character_each() {
+        let one = Some(f64::from(OTHER) / HUNDREDTHS);
+        for json in [&br#"\ud83d""#[..], br#"\ude00""#, b"\xff\"", b"\xe4\"", b"\xf0\""] {
+            assert_eq!(tokens(json), one, "{json:?}");
+        }
+        assert_eq!(tokens(br#"\ud83d\u0061""#), Some(1.25), "a half, and a letter");
+        assert_eq!(tokens(br#"\uD83D\uD83D\uDE00""#), Some(2.0), "a half, and a pair");
+        assert_eq!(tokens(br#"\u12"x"#), Some(0.75), "an escape that is none ends no later than its quote");
+    }
+}

@@ -1,0 +1,123 @@
+//! What one call takes from its key's limits.
+
+use crate::classify::Unit;
+
+/// What one call takes from its key's limits: one request, and so many tokens.
+///
+/// Estimated from the body by default; put one into a request's extensions where you know better.
+///
+/// ```
+/// use tower_429::Cost;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Cost::tokens(1_200.0));
+///
+/// // A provider that limits input and output by themselves:
+/// request.extensions_mut().insert(Cost::tokens(1_200.0).input(200.0).output(1_000.0));
+/// ```
+///
+/// A body that cannot be read (it cannot be copied, is larger than 4 MiB, or is no JSON object) leaves the tokens unknown,
+/// which is not the same as `Cost::tokens(0.0)`.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Nothing where no estimate is possible.
+    tokens: Option<Tokens>,
+}
+
+/// As small as they can be: each waiting call and each attempt holds some.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Tokens {
+    all: f32,
+    input: f32,
+    output: f32,
+}
+
+impl Cost {
+    /// One request of so many tokens, all of which a limit on input alone counts, too; what is negative or no number
+    /// counts as none.
+    pub const fn tokens(tokens: f64) -> Self {
+        let all = sane(tokens);
+        Self { tokens: Some(Tokens { all, input: all, output: 0.0 }) }
+    }
+
+    /// One request of which nobody can say how many tokens it takes.
+    pub(crate) const fn unknown() -> Self {
+        Self { tokens: None }
+    }
+
+    /// Whether its tokens are known or estimated.
+    pub(crate) const fn is_known(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// So many of them count as input.
+    #[must_use]
+    pub const fn input(mut self, tokens: f64) -> Self {
+        if let Some(known) = &mut self.tokens {
+            known.input = sane(tokens);
+        }
+        self
+    }
+
+    /// So many of them count as output.
+    #[must_use]
+    pub const fn output(mut self, tokens: f64) -> Self {
+        if let Some(known) = &mut self.tokens {
+            known.output = sane(tokens);
+        }
+        self
+    }
+
+    /// What it takes of a bucket of this unit; of tokens none where they are unknown.
+    pub(crate) const fn of(self, unit: Unit) -> f64 {
+        let Tokens { all, input, output } = match self.tokens {
+            Some(tokens) => tokens,
+            None => Tokens { all: 0.0, input: 0.0, output: 0.0 },
+        };
+        match unit {
+            Unit::Requests => 1.0,
+            Unit::Tokens => all as f64,
+            Unit::InputTokens => input as f64,
+            Unit::OutputTokens => output as f64,
+        }
+    }
+}
+
+impl std::fmt::Debug for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.is_known() {
+            return f.write_str("Cost(unknown)");
+        }
+        let [tokens, input, output] = [Unit::Tokens, Unit::InputTokens, Unit::OutputTokens].map(|unit| self.of(unit));
+        f.debug_struct("Cost").field("tokens", &tokens).field("input", &input).field("output", &output).finish()
+    }
+}
+
+/// More than any request has, and less than what sums could overflow at.
+pub(crate) const TOKENS_MAX: f64 = 1e9;
+
+const fn sane(tokens: f64) -> f32 {
+    if tokens > 0.0 { tokens.min(TOKENS_MAX) as f32 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_is_never_negative_or_no_number() {
+        assert_eq!(Cost::tokens(-3.0), Cost::tokens(0.0));
+        assert_eq!(Cost::tokens(f64::NAN), Cost::tokens(0.0));
+        assert!(Cost::tokens(f64::INFINITY).output(1e300).of(Unit::OutputTokens).is_finite());
+    }
+
+    #[test]
+    fn an_unknown_cost_is_one_request_and_not_the_same_as_no_tokens() {
+        let unknown = Cost::unknown();
+        assert!(!unknown.is_known() && Cost::tokens(0.0).is_known());
+        assert_ne!(unknown, Cost::tokens(0.0));
+        assert_eq!([Unit::Requests, Unit::Tokens, Unit::InputTokens].map(|unit| unknown.of(unit)), [1.0, 0.0, 0.0]);
+        assert_eq!(format!("{unknown:?}"), "Cost(unknown)");
+        assert_eq!(format!("{:?}", Cost::tokens(5.0).output(2.0)), "Cost { tokens: 5.0, input: 5.0, output: 2.0 }");
+    }
+}
