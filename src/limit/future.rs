@@ -170,6 +170,9 @@ impl<S: Service<Request<B>> + Clone, B> Wait<S, B> {
                     let (Some(request), Some(slot)) = (self.request.take(), slot.take()) else {
                         unreachable!("a wait ends once")
                     };
+                    if let Some(admitted) = &self.plan.admitted {
+                        admitted.sent();
+                    }
                     return Poll::Ready(Ok(Ok((request, slot))));
                 }
                 Stage::Gate(sleep) => {

@@ -2,8 +2,8 @@
 //!
 //! A request that can never fit may be refused in the words of a rate limit. Callers of such requests must not hold back
 //! the others of their key. A refusal is the call's own affair when most refused calls of late turned out to be so, and
-//! either calls that were sent after its last refusal have succeeded, or, at its first refusal, calls that were sent a
-//! moment ago succeed.
+//! either calls that were sent after its last refused attempt have succeeded, or, at its first refusal, calls that were
+//! sent a moment ago succeed.
 
 use std::time::Duration;
 
@@ -18,13 +18,12 @@ const FLOWING: u32 = 2;
 /// ... or this long ago: 1 s.
 const FLOWING_MIN: Duration = Duration::from_secs(1);
 
-/// When a call was refused before, in the order of the key's dispatches.
+/// A call's refusals so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Refusals {
-    /// How often.
     pub(crate) count: u32,
-    /// The last call of the key that had been sent when the latest refusal came.
-    pub(crate) last_sent: u64,
+    /// The latest attempt that was refused, in the order in which calls of the key were sent.
+    pub(crate) seq: u64,
 }
 
 #[derive(Debug, Default)]
@@ -53,9 +52,9 @@ impl CallSpecific {
     /// A call was refused. Whether that is its own affair.
     pub(super) fn refused(&mut self, now: Instant, before: Refusals) -> bool {
         let Some((latest, sent)) = self.success else { return false };
-        let contradicted = latest > before.last_sent;
-        if before.count > 0 {
-            self.saw(contradicted);
+        let contradicted = latest > before.seq;
+        if before.count > 0 && contradicted {
+            self.saw(true);
         }
         let flowing = sent + FLOWING_MIN.max(self.took * FLOWING) >= now;
         self.share >= MOST && if before.count > 0 { contradicted } else { flowing }
@@ -72,8 +71,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn before(count: u32, last_sent: u64) -> Refusals {
-        Refusals { count, last_sent }
+    fn before(count: u32, seq: u64) -> Refusals {
+        Refusals { count, seq }
     }
 
     #[test]
@@ -83,7 +82,7 @@ mod tests {
         for _ in 0..3 {
             assert!(!calls.refused(now, before(1, 5)), "it may be a passing limit");
         }
-        assert!(calls.refused(now, before(1, 5)), "a call sent after its last refusal has succeeded");
+        assert!(calls.refused(now, before(1, 5)), "a call sent after its last attempt has succeeded");
         assert!(!calls.refused(now, before(1, 10)), "none that was sent after it has");
     }
 

@@ -214,6 +214,16 @@ impl Gate {
         self.window.waits_below(seq);
     }
 
+    /// A call that was [held](Self::held) is sent.
+    pub(crate) fn sent_from_below(&mut self, now: Instant, seq: u64) {
+        self.window.sent_from_below(seq, now);
+    }
+
+    /// Whether a call that was admitted is [held](Self::held) yet.
+    pub(crate) fn is_held(&self, seq: u64) -> bool {
+        self.window.is_below(seq)
+    }
+
     /// Whether a call that has been admitted may still go, or a cooldown has begun since.
     pub(crate) fn clearance(&self, now: Instant, seq: u64) -> Clearance {
         self.cooldown.clearance(now, seq)

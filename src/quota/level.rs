@@ -17,6 +17,8 @@ const ARRIVAL: f64 = 0.05;
 /// What calls have taken of a bucket is known well when that is so much of it: a quarter. The figures are rounded, and some
 /// are late.
 const TELLING: f64 = 0.25;
+/// The margin of a call is at most what flows in within this time: 5 s.
+const MARGIN_TIME: f64 = 5.0;
 /// How long a bucket that refused although it had had time to fill explains nothing: a minute.
 const DOUBT: f64 = 60.0;
 
@@ -256,6 +258,12 @@ impl Level {
         least(price, self.cap)
     }
 
+    /// Seconds until the bucket holds the price of a call if nothing is owed and nobody else takes of it: how long the
+    /// server's own figures make such a call wait at least.
+    pub(super) fn shortest_wait(&self, level: f64, price: f64) -> f64 {
+        most(0.0, self.cost(price) - most(0.0, level)) / self.rate
+    }
+
     /// Seconds between calls of this price at this level, so that a full bucket is not sent in one burst. At most the time
     /// in which an empty bucket fills.
     pub(super) fn gap(&self, level: f64, price: f64) -> f64 {
@@ -267,7 +275,9 @@ impl Level {
     /// others take from it, too. A call larger than the bucket passes when it is full.
     pub(super) fn need(&self, price: f64, is_requests: bool) -> f64 {
         let cost = self.cost(price);
+        // Less than what flows in within a few seconds: a request of a bucket that fills in a day is worth minutes.
         let margin = if is_requests { least(1.0, 0.02 * self.cap) } else { 0.02 * cost };
+        let margin = least(margin, MARGIN_TIME * self.rate);
         let shared = if self.foreign > 0.0 { 2.0 * self.foreign / self.rate } else { 0.0 };
         least(self.cap, cost + margin * (1.0 + shared))
     }

@@ -94,6 +94,11 @@ impl Admitted {
         self.gate.tell(|gate, _| gate.held(self.seq));
     }
 
+    /// The call goes from below.
+    pub(crate) fn sent(&self) {
+        self.gate.tell(|gate, now| gate.sent_from_below(now, self.seq));
+    }
+
     pub(crate) fn clearance(&self, now: Instant) -> Clearance {
         self.gate.look(|gate| gate.clearance(now, self.seq))
     }

@@ -2,7 +2,7 @@
 //!
 //! Refusals come sooner than successes, so a call that has been out for longer than refusals take was let in.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -64,8 +64,8 @@ pub(super) struct Window {
     young: VecDeque<Young>,
     /// The number of the first of them.
     oldest: u64,
-    /// Calls that wait in a limit below: how long they are out tells nothing.
-    below: BTreeSet<u64>,
+    /// Calls that had to wait in a limit below, and when they were sent from there.
+    below: BTreeMap<u64, Option<Instant>>,
     /// How long the slowest recent refusal took.
     slowest: Option<Duration>,
 }
@@ -88,7 +88,7 @@ impl Window {
             peak_from: 0,
             young: VecDeque::with_capacity(1), // a key is kept for long, and most have few calls out
             oldest: 0,
-            below: BTreeSet::new(),
+            below: BTreeMap::new(),
             slowest: None,
         }
     }
@@ -128,18 +128,31 @@ impl Window {
         self.slowest.map_or(ACK, |slowest| (slowest * ACK_TIMES.0 / ACK_TIMES.1).clamp(ACK, ACK_MAX))
     }
 
-    /// A refusal of a call has come, so long after the call was sent.
-    pub(super) fn refused_after(&mut self, seq: u64, time: Duration) {
-        if !self.below.contains(&seq) {
+    /// A refusal has come of a call that was admitted at this moment.
+    pub(super) fn refused(&mut self, now: Instant, seq: u64, admitted: Instant) {
+        let sent = self.below.get(&seq).map_or(Some(admitted), |sent| *sent);
+        if let Some(sent) = sent {
             let kept = self.slowest.map_or(Duration::ZERO, |slowest| slowest * ACK_KEPT.0 / ACK_KEPT.1);
-            self.slowest = Some(kept.max(time.min(ACK_MAX)));
+            self.slowest = Some(kept.max(now.saturating_duration_since(sent).min(ACK_MAX)));
         }
     }
 
     /// A call waits in a limit below: its silence says nothing of the server.
     pub(super) fn waits_below(&mut self, seq: u64) {
         self.close(seq);
-        self.below.insert(seq);
+        self.below.insert(seq, None);
+    }
+
+    /// A call that waited in a limit below is sent.
+    pub(super) fn sent_from_below(&mut self, seq: u64, now: Instant) {
+        if let Some(sent) = self.below.get_mut(&seq) {
+            *sent = Some(now);
+        }
+    }
+
+    /// Whether a call has been admitted here and not been sent, since it waits in a limit below.
+    pub(super) fn is_below(&self, seq: u64) -> bool {
+        self.below.get(&seq).is_some_and(Option::is_none)
     }
 
     /// The next call whose silence counts.

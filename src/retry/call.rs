@@ -44,6 +44,8 @@ pub(super) struct Call<C> {
     pub(super) nested: bool,
     /// What the running attempt holds. The future drops what it called first, then this.
     pub(super) passage: Option<Passage>,
+    /// The running attempt has been polled: it may have reached the server.
+    pub(super) started: bool,
     /// There is a copy of the request.
     pub(super) replayable: bool,
     pub(super) attempts: u32,
@@ -100,6 +102,7 @@ impl<C> Call<C> {
             asked,
             nested,
             passage: None,
+            started: false,
             replayable: false,
             attempts: 0,
             throttled: 0,
@@ -147,6 +150,7 @@ impl<C> Call<C> {
     pub(super) fn admitted(&mut self, ticket: Ticket) {
         let slot = Slot::new(Arc::clone(&self.gate) as _, ticket.seq);
         self.passage = Some(Passage { ticket, slot });
+        self.started = false;
     }
 
     /// Whether a cooldown has begun since the gate let the call go.
@@ -270,6 +274,16 @@ impl<C> Call<C> {
             verdict: self.verdict.take().map(|verdict| *verdict),
             stopped,
             retry_after,
+        }
+    }
+}
+
+impl<C> Drop for Call<C> {
+    /// A call that is dropped before it was sent gives back all that it took.
+    fn drop(&mut self) {
+        let held = |passage: &Passage| self.gate.look(|gate| gate.is_held(passage.ticket.seq));
+        if self.passage.as_ref().is_some_and(|passage| !self.started || held(passage)) {
+            self.withdraw();
         }
     }
 }

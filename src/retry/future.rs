@@ -117,6 +117,7 @@ where
         loop {
             let answer = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
+                    this.call.started = true;
                     let mut result = ready!(future.poll(cx));
                     this.state.set(State::Done); // the inner future goes first, its slot after
                     if let Ok(response) = &mut result

@@ -18,7 +18,7 @@ pub(super) struct Pace {
     pub(super) at: Instant,
     /// How far the call after it has to stay behind.
     pub(super) gap: Duration,
-    /// How long the call would wait at the head of the queue, by the levels alone.
+    /// How long the call waits at the head of the queue at least, by the levels alone.
     pub(super) own: Duration,
 }
 
@@ -32,7 +32,7 @@ impl Gate {
                 let unit = dim.dimension.unit();
                 let price = price[unit as usize];
                 let (need, level) = (dim.level.need(price, unit == Unit::Requests), dim.level.level(t));
-                own = most(own, dim.level.wait_for(t, level, need));
+                own = most(own, dim.level.shortest_wait(level, price));
                 wait = most(wait, dim.level.wait_for(t, level, need + ahead as f64 * dim.level.cost(price)));
                 gap = most(gap, dim.level.gap(level, price));
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::figures::in_text;
-use super::{Dim, Failing, Gate, QUOTA_PROBE, Ticket};
+use super::{Failing, Gate, QUOTA_PROBE, Ticket};
 use crate::classify::{BucketSnapshot, Evidence, Kind, RateLimitSnapshot, Unit, Verdict};
 use crate::quota::ask::{Ask, unit_of};
 use crate::quota::blame::{Cause, Class};
@@ -20,6 +20,14 @@ const CLOSE_AFTER: u32 = 5;
 const CLOSE_AFTER_CALLS: usize = 3;
 /// A key that is closed because nothing succeeds is probed this often: 30 s.
 const FAILING_PROBE: Duration = Duration::from_secs(30);
+
+/// What explains a refusal, a bit for each bucket.
+struct Explained {
+    /// The bucket held less than the call was counted for.
+    by_bucket: u8,
+    /// The bucket held enough for what the call was counted for, but the server counts it for more.
+    by_price: u8,
+}
 
 /// What a refusal means for the call that was refused.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +56,7 @@ impl Gate {
         shown: Option<&RateLimitSnapshot>,
     ) -> Fate {
         self.silences(now);
-        self.window.refused_after(ticket.seq, now.saturating_duration_since(ticket.sent));
+        self.window.refused(now, ticket.seq, ticket.sent);
         self.ended(Some(now), ticket.seq);
         let t = self.secs(now);
         self.ceiling.refused(t, self.secs(ticket.sent));
@@ -59,11 +67,11 @@ impl Gate {
         // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
         let reset = || verdict.retry_after.filter(|reset| !self.config.pacing && *reset <= self.config.max_wait);
         let hint = verdict.stated().or_else(reset);
-        let explains = self.explains(t, ticket, verdict, shown, text);
+        let Explained { by_bucket: explains, by_price } = self.explains(t, ticket, verdict, shown, text);
         let class = match (verdict.kind, verdict.evidence) {
             (Kind::Concurrency, _) => Class::Concurrency,
             (Kind::Overloaded, _) => Class::Overload,
-            (_, Evidence::Bare) if hint.is_none() && explains == 0 => Class::Neither,
+            (_, Evidence::Bare) if hint.is_none() && explains | by_price == 0 => Class::Neither,
             _ => Class::Rate,
         };
         if self.is_own_affair(now, ticket, class, hint) {
@@ -83,7 +91,7 @@ impl Gate {
                     self.contradicted(t, explains, ticket.full);
                 }
             }
-            Cause::Rate if judged.new => self.learn(t),
+            Cause::Rate if judged.new && by_price == 0 => self.learn(t),
             Cause::Rate => {}
         }
         self.failed(now, ticket.ask.call);
@@ -105,7 +113,7 @@ impl Gate {
     fn told_price(&mut self, ticket: &Ticket, verdict: &Verdict) -> Ask {
         let mut ask = ticket.ask;
         ask.refusals.count = ask.refusals.count.saturating_add(1);
-        ask.refusals.last_sent = self.seq;
+        ask.refusals.seq = ticket.seq;
         let tokens = || verdict.requested.filter(|requested| *requested > 1.0).map(|_| Unit::Tokens);
         let unit = match verdict.scope {
             Some(scope) => unit_of(scope),
@@ -182,26 +190,33 @@ impl Gate {
         self.cooldown.account_shut(now)
     }
 
-    /// Which buckets are, by the refusal's own figures, too empty for this call: a bit each.
-    pub(super) fn explains(
+    /// Which buckets are, by the refusal's own figures, too empty for this call.
+    fn explains(
         &self,
         t: f64,
         ticket: &Ticket,
         verdict: &Verdict,
         shown: Option<&RateLimitSnapshot>,
         text: Option<BucketSnapshot>,
-    ) -> u8 {
+    ) -> Explained {
         let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
         let asked = verdict.requested.filter(|_| verdict.scope.and_then(unit_of).is_some()).unwrap_or(0.0);
-        let short = |dim: &Dim| {
+        let mut explained = Explained { by_bucket: 0, by_price: 0 };
+        for (at, dim) in self.dims.iter().enumerate() {
             let unit = dim.dimension.unit();
-            let (asked, price) = (if unit == Unit::Requests { 0.0 } else { asked }, ticket.price[unit as usize]);
+            let price = ticket.price[unit as usize];
             let bucket = headers.iter().chain(&text).find(|bucket| bucket.dimension == dim.dimension);
-            let short = bucket.and_then(|bucket| bucket.remaining).is_some_and(|left| left < price.max(asked));
+            let Some(left) = bucket.and_then(|bucket| bucket.remaining) else { continue };
             // A bucket that the call was not counted for says nothing of when such a call fits.
-            price > 0.0 && !dim.level.doubted(t) && short
-        };
-        self.dims.iter().enumerate().filter(|(_, dim)| short(dim)).fold(0, |bits, (at, _)| bits | 1 << at)
+            if price > 0.0 && !dim.level.doubted(t) {
+                if left < price {
+                    explained.by_bucket |= 1 << at;
+                } else if unit != Unit::Requests && left < asked {
+                    explained.by_price |= 1 << at;
+                }
+            }
+        }
+        explained
     }
 
     /// Buckets that we took for full enough have refused: others use them, or their figures are wrong.
