@@ -74,8 +74,9 @@ impl ConcurrencyLimitLayer {
         self
     }
 
-    /// At most `n` calls wait, of each key if it is per key; more are answered locally at once (`local_queue_full`). Default:
-    /// no bound. 0: nobody waits.
+    /// At most `n` calls of each [`Priority`](crate::Priority) wait, and so at most 3 `n` in all; of each key if it is per
+    /// key. A queue full of batch calls does not reject an interactive one. More calls are answered locally at once
+    /// (`local_queue_full`). Default: no bound. 0: nobody waits.
     #[must_use]
     pub fn max_queue(mut self, n: usize) -> Self {
         self.config.max_queue = Some(n);

@@ -183,7 +183,9 @@ impl<C> RetryOn429Layer<C> {
         self.set_gate(|gate| gate.backoff = Backoff { first, max })
     }
 
-    /// At most so many calls of a key wait; more are answered locally at once (`local_queue_full`). Default: no bound.
+    /// At most `n` calls of each [`Priority`](crate::Priority) wait for a key, and so at most 3 `n` in all. A queue full of
+    /// batch calls does not reject an interactive one. More calls are answered locally at once (`local_queue_full`).
+    /// Default: no bound.
     #[must_use]
     pub fn max_queue(self, n: usize) -> Self {
         self.set(|config| config.max_queue = Some(n))

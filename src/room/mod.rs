@@ -296,7 +296,7 @@ impl<R: Rule> State<R> {
 
     /// Whether a call has to leave before it has queued.
     fn turned_away(&mut self, now: Instant, place: Place, ask: &R::Ask, bounds: &Bounds) -> Option<Outcome<R::Pass>> {
-        if !bounds.again && bounds.max_queue.is_some_and(|most| self.queue.len() >= most) {
+        if !bounds.again && bounds.max_queue.is_some_and(|most| self.queue.len_of(place.class) >= most) {
             return Some(Outcome::Full);
         }
         let deadline = bounds.deadline?;

@@ -39,7 +39,7 @@ struct Waiter<A> {
 #[derive(Debug)]
 pub(crate) struct Queue<A> {
     waiting: [BTreeMap<u64, Waiter<A>>; CLASSES],
-    absent: BTreeMap<Place, Option<Instant>>,
+    absent: [BTreeMap<u64, Option<Instant>>; CLASSES],
     calls: VecDeque<(Place, Instant)>,
     called: [u32; CLASSES],
     turn: [u64; CLASSES],
@@ -51,7 +51,7 @@ impl<A: Copy> Queue<A> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: Default::default(),
-            absent: BTreeMap::new(),
+            absent: Default::default(),
             calls: VecDeque::new(),
             called: [0; CLASSES],
             turn: [0; CLASSES],
@@ -62,7 +62,12 @@ impl<A: Copy> Queue<A> {
 
     /// How many wait, called or not.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.iter().map(BTreeMap::len).sum::<usize>() + self.absent.len()
+        Priority::ALL.into_iter().map(|class| self.len_of(class)).sum()
+    }
+
+    /// How many of this class wait, called or not.
+    pub(crate) fn len_of(&self, class: Priority) -> usize {
+        self.waiting[class.index()].len() + self.absent[class.index()].len()
     }
 
     /// Whether nobody is to be served before a newcomer.
@@ -95,7 +100,8 @@ impl<A: Copy> Queue<A> {
 
     /// Whether somebody has this place.
     pub(crate) fn holds(&self, place: Place) -> bool {
-        self.waiting[place.class.index()].contains_key(&place.number) || self.absent.contains_key(&place)
+        let class = place.class.index();
+        self.waiting[class].contains_key(&place.number) || self.absent[class].contains_key(&place.number)
     }
 
     /// Takes a waiter out, wherever it is. Returns a waker to drop outside the lock.
@@ -106,7 +112,7 @@ impl<A: Copy> Queue<A> {
 
     /// Notes that a called waiter came, if it was one: whoever comes ends the search for somebody who does.
     pub(crate) fn came(&mut self, place: Place) -> Option<Came> {
-        let called = self.absent.remove(&place)?;
+        let called = self.absent[place.class.index()].remove(&place.number)?;
         self.batch = 1;
         if called.is_none() {
             return Some(Came::Late);
@@ -132,7 +138,7 @@ impl<A: Copy> Queue<A> {
     /// Calls a waiter: its waker is for the caller to wake, outside the lock.
     pub(crate) fn call(&mut self, place: Place, now: Instant) -> Option<Waker> {
         let waiter = self.waiting[place.class.index()].remove(&place.number)?;
-        self.absent.insert(place, Some(now));
+        self.absent[place.class.index()].insert(place.number, Some(now));
         self.called[place.class.index()] += 1;
         self.calls.push_back((place, now));
         Some(waiter.waker)
@@ -142,7 +148,7 @@ impl<A: Copy> Queue<A> {
     pub(crate) fn dismiss(&mut self, most: usize, wakers: &mut Vec<Waker>) -> bool {
         for class in 0..CLASSES {
             while let Some((number, waiter)) = self.waiting[class].pop_first() {
-                self.absent.insert(Place { class: Priority::ALL[class], number }, None);
+                self.absent[class].insert(number, None);
                 wakers.push(waiter.waker);
                 if wakers.len() >= most {
                     return true;
@@ -168,13 +174,13 @@ impl<A: Copy> Queue<A> {
     pub(crate) fn expire(&mut self, now: Instant) {
         let mut silent = false;
         while let Some((place, at)) = self.calls.front().copied() {
-            let pending = self.absent.get(&place) == Some(&Some(at));
+            let pending = self.is_pending(place, at);
             if pending && at + CLAIM > now {
                 break;
             }
             self.calls.pop_front();
             if pending {
-                self.absent.insert(place, None);
+                self.absent[place.class.index()].insert(place.number, None);
                 self.called[place.class.index()] -= 1;
                 silent = true;
             }
@@ -186,7 +192,12 @@ impl<A: Copy> Queue<A> {
 
     /// When the next called waiter stops counting.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let pending = |(place, at): &&(Place, Instant)| self.absent.get(place) == Some(&Some(*at));
+        let pending = |(place, at): &&(Place, Instant)| self.is_pending(*place, *at);
         self.calls.iter().find(pending).map(|(_, at)| *at + CLAIM)
+    }
+
+    /// Whether a waiter that was called at this time still counts.
+    fn is_pending(&self, place: Place, at: Instant) -> bool {
+        self.absent[place.class.index()].get(&place.number) == Some(&Some(at))
     }
 }
