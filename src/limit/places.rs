@@ -4,12 +4,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::room::{Next, Rule};
+use crate::room::{Lent, Next, Rule};
 
 /// How many are in, and how many may be.
 pub(crate) struct Places {
     pub(crate) size: usize,
     pub(crate) in_use: usize,
+    pub(crate) lent: Lent,
+}
+
+impl Places {
+    pub(crate) fn new(size: usize) -> Self {
+        Self { size, in_use: 0, lent: Lent::default() }
+    }
 }
 
 impl Rule for Places {
@@ -30,5 +37,18 @@ impl Rule for Places {
 
     fn ended(&mut self, _: Option<Instant>, _: u64) {
         self.in_use = self.in_use.saturating_sub(1);
+    }
+
+    fn missing(&self, _: Instant, ahead: usize) -> usize {
+        (self.in_use.saturating_add(ahead).saturating_add(1)).saturating_sub(self.size)
+    }
+
+    fn lend(&mut self) {
+        self.in_use = self.in_use.saturating_sub(1);
+        self.lent.lend();
+    }
+
+    fn returned(&mut self, _: Option<Instant>, _: u64) {
+        self.lent.returned();
     }
 }

@@ -147,6 +147,7 @@ impl Gate {
     pub(crate) fn other(&mut self, now: Instant, ticket: &Ticket, too_large: bool, shown: Option<&RateLimitSnapshot>) {
         self.silences(now);
         self.heard = now;
+        self.cooldown.back(ticket.seq); // a probe is answered, whoever reads its body
         let mut ticket = *ticket;
         if too_large {
             // What its bucket cannot hold it has not taken from there; counted, it would stop the key for minutes.
@@ -177,6 +178,9 @@ impl Gate {
 
     /// What has happened since this was last asked.
     pub(crate) fn news(&mut self) -> News {
+        if let Some(permits) = self.window.lent.report() {
+            self.report(Event::PermitsLent { permits });
+        }
         self.news.take()
     }
 
@@ -224,6 +228,16 @@ impl Gate {
             self.answered(flight.seq);
             self.window.acked(flight, false, self.known);
         }
+    }
+
+    /// A call has ended, whether its permit was lent or not.
+    fn gone(&mut self, now: Option<Instant>, seq: u64) {
+        if let Some(now) = now {
+            self.silences(now);
+            self.heard = now;
+        }
+        self.window.close(seq);
+        self.cooldown.back(seq);
     }
 
     fn answered(&mut self, seq: u64) {
@@ -301,13 +315,25 @@ impl Rule for Gate {
 
     /// The body's end or drop, or any end that is neither a success nor a refusal: what was spent stays spent.
     fn ended(&mut self, now: Option<Instant>, seq: u64) {
-        if let Some(now) = now {
-            self.silences(now);
-            self.heard = now;
-        }
-        self.window.close(seq);
+        self.gone(now, seq);
         self.window.left();
-        self.cooldown.back(seq);
+    }
+
+    fn missing(&self, now: Instant, ahead: usize) -> usize {
+        match self.cooldown.opens(now, ahead) {
+            Opens::Closed(_) | Opens::OneOut => 0,
+            Opens::Probe(_) | Opens::Now | Opens::At(_) if !self.config.pacing => 0,
+            Opens::Probe(_) | Opens::Now | Opens::At(_) => self.window.missing(ahead),
+        }
+    }
+
+    fn lend(&mut self) {
+        self.window.lend();
+    }
+
+    fn returned(&mut self, now: Option<Instant>, seq: u64) {
+        self.gone(now, seq);
+        self.window.lent.returned();
     }
 
     /// Of use for buckets that no header ever showed: a snapshot would have put them right.

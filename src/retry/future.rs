@@ -245,6 +245,7 @@ impl<B> Wait<B> {
                     let refusal = match outcome {
                         Outcome::Admitted(ticket) => {
                             call.admitted(ticket);
+                            call.report_news();
                             self.stage = Stage::Ready { late: false };
                             continue;
                         }

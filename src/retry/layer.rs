@@ -19,6 +19,7 @@ use crate::quota::{GateConfig, Quotas};
 use crate::refusal::{Refusal, RefuseWith};
 use crate::replay::{ByClone, CloneWith, NoClone};
 use crate::report::Event;
+use crate::room::DEFAULT_LEND_UNREAD_AFTER;
 
 type KeyOf = Arc<dyn Fn(&request::Parts) -> Option<QuotaKey> + Send + Sync>;
 type OnEvent = Arc<dyn Fn(QuotaKey, &Event) + Send + Sync>;
@@ -80,6 +81,7 @@ pub(super) struct Config {
     pub(super) on_event: Option<OnEvent>,
     pub(super) refuse_with: RefuseWith,
     pub(super) release_at: ReleaseAt,
+    pub(super) lend_unread_after: Option<Duration>,
 }
 
 impl RetryOn429Layer {
@@ -102,6 +104,7 @@ impl RetryOn429Layer {
             on_event: None,
             refuse_with: Refusal::response,
             release_at: ReleaseAt::BodyEnd,
+            lend_unread_after: Some(DEFAULT_LEND_UNREAD_AFTER),
         };
         let shared = Shared { config, quotas: Quotas::default(), budget: Arc::default() };
         Self { replay: ByClone, shared: Arc::new(shared) }
@@ -311,6 +314,14 @@ impl<C> RetryOn429Layer<C> {
     #[must_use]
     pub fn release_at(self, when: ReleaseAt) -> Self {
         self.set(|config| config.release_at = when)
+    }
+
+    /// How long a response body may stay unpolled before its permit is lent to a call that waits for the same key; see
+    /// [unread bodies](crate::limit#unread-bodies). Default:
+    /// [`DEFAULT_LEND_UNREAD_AFTER`](crate::limit::DEFAULT_LEND_UNREAD_AFTER). `None`: never.
+    #[must_use]
+    pub fn lend_unread_after(self, time: Option<Duration>) -> Self {
+        self.set(|config| config.lend_unread_after = time)
     }
 
     /// Draws jitter from a seed, so that a test is reproducible. Never use it in production: clients with one seed come

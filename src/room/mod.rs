@@ -4,10 +4,13 @@
 //! consequence are one step. Waking is not admission: whoever comes asks the rule again.
 
 mod queue;
+#[cfg(test)]
+mod schedules;
 mod slot;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod unread;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +23,12 @@ use tokio::time::Instant;
 use crate::call::{Priority, next_number};
 use crate::classify::Verdict;
 use queue::{Came, Queue};
+use slot::BodyState;
 pub(crate) use slot::Slot;
 use timer::Timer;
+pub use unread::DEFAULT_LEND_UNREAD_AFTER;
+pub(crate) use unread::Lent;
+use unread::Unread;
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
 
 /// What a rule is told that needs no time.
@@ -73,6 +80,14 @@ pub(crate) trait Rule: Send + 'static {
     fn take(&mut self, now: Instant, ask: &Self::Ask, gap: Duration) -> Self::Pass;
     /// What was admitted has ended. No time is told where a body came at once with the head that was told of.
     fn ended(&mut self, now: Option<Instant>, seq: u64);
+    /// How many permits have to be lent so that a call may go when `ahead` others are counted as gone before it. 0: it
+    /// lacks something else.
+    fn missing(&self, now: Instant, ahead: usize) -> usize;
+    /// A permit whose response body nobody reads is lent: it no longer counts as in use.
+    fn lend(&mut self);
+    /// A permit that was lent has ended: nothing is free again because of it. As in [`ended`](Self::ended), no time is told
+    /// where nobody needs it.
+    fn returned(&mut self, now: Option<Instant>, seq: u64);
     /// What was admitted turned out to be refused in the midst of its answer.
     fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
     /// What was admitted at an estimated cost has used so much.
@@ -90,6 +105,8 @@ pub(crate) struct Room<R: Rule> {
 struct State<R: Rule> {
     rule: R,
     queue: Queue<R::Ask>,
+    /// Permits that may be lent.
+    unread: Unread,
     timer: Timer,
 }
 
@@ -103,7 +120,7 @@ pub(crate) enum Entry<P> {
 impl<R: Rule> Room<R> {
     pub(crate) fn new(rule: R) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
-            state: Mutex::new(State { rule, queue: Queue::new(), timer: Timer::default() }),
+            state: Mutex::new(State { rule, queue: Queue::new(), unread: Unread::default(), timer: Timer::default() }),
             rang: AtomicBool::new(false),
             me: me.clone(),
         })
@@ -120,6 +137,7 @@ impl<R: Rule> Room<R> {
             state.rule.submit(now);
             match state.rule.next(now, &ask, 0) {
                 Next::Go { gap } => Entry::Admitted(state.rule.take(now, &ask, gap)),
+                Next::Closed(_) if state.can_lend(now, 0) => Entry::Wait, // its first poll lends
                 Next::Closed(closed) => Entry::Closed(closed),
                 Next::At(_) | Next::Park(_) => Entry::Wait,
             }
@@ -180,7 +198,7 @@ impl<R: Rule> Room<R> {
             }
             (None, _) => None,
         };
-        let next = turn.map(|ahead| state.rule.next(now, ask, ahead));
+        let next = turn.map(|ahead| state.decide(now, ask, ahead));
         let outcome = match next {
             Some(Next::Go { gap }) => {
                 if !state.queue.is_idle() {
@@ -294,6 +312,40 @@ impl<R: Rule> State<R> {
         if R::CLOCK || self.queue.len() > 0 { Instant::now() } else { *ANY_TIME }
     }
 
+    /// What the rule says to the call whose turn it is. If only permits are missing, and as many are unread for too long,
+    /// they are lent. No more are lent than let this call go.
+    fn decide(&mut self, now: Instant, ask: &R::Ask, ahead: usize) -> Next {
+        match self.rule.next(now, ask, ahead) {
+            Next::Park(_) | Next::Closed(_) if self.can_lend(now, ahead) => {
+                for _ in 0..self.rule.missing(now, ahead) {
+                    self.unread.lend();
+                    self.rule.lend();
+                }
+                self.rule.next(now, ask, ahead)
+            }
+            Next::Park(at) => {
+                let due = self.unread.due(self.rule.missing(now, ahead));
+                Next::Park([at, due].into_iter().flatten().min())
+            }
+            next => next,
+        }
+    }
+
+    /// Whether as many permits may be lent as are missing.
+    fn can_lend(&self, now: Instant, ahead: usize) -> bool {
+        self.unread.due(self.rule.missing(now, ahead)).is_some_and(|due| due <= now)
+    }
+
+    /// A permit has ended.
+    fn end(&mut self, now: Option<Instant>, seq: u64, body: BodyState) {
+        let lent = match body {
+            BodyState::Awaited { .. } | BodyState::Read => false,
+            BodyState::Unread(key) => !self.unread.remove(key),
+            BodyState::Lent => true,
+        };
+        if lent { self.rule.returned(now, seq) } else { self.rule.ended(now, seq) }
+    }
+
     /// Whether a call has to leave before it has queued.
     fn turned_away(&mut self, now: Instant, place: Place, ask: &R::Ask, bounds: &Bounds) -> Option<Outcome<R::Pass>> {
         if !bounds.again && bounds.max_queue.is_some_and(|most| self.queue.len_of(place.class) >= most) {
@@ -313,7 +365,7 @@ impl<R: Rule> State<R> {
         self.queue.expire(now);
         let mut due = None;
         while let Some((place, ask)) = self.queue.head() {
-            match self.rule.next(now, &ask, self.queue.ahead()) {
+            match self.decide(now, &ask, self.queue.ahead()) {
                 Next::Go { .. } => wakers.extend(self.queue.call(place, now)),
                 Next::Closed(_) => {
                     if self.queue.dismiss(CHUNK, wakers) {

@@ -29,3 +29,4 @@ mod room;
 mod runtimes;
 mod slots;
 mod stack;
+mod unread;

@@ -169,15 +169,17 @@ impl Gate {
         }
         let ailing = *self.ailing.get_or_insert(now);
         let mut own = None;
+        // A call whose body nobody reads may never end: there is no use in waiting for that.
+        let lent = self.window.lent.count() > 0;
         let lasting = new && k >= CLOSE_AFTER && now.saturating_duration_since(ailing) >= self.config.max_wait;
         if hint.is_some_and(|hint| hint > self.config.max_wait) || lasting || self.cooldown.is_shut() {
             self.shut(now, self.config.max_wait, Why::Wait, seq);
-        } else if class == Class::Concurrency && self.window.in_flight() > 0 {
+        } else if class == Class::Concurrency && self.window.in_flight() > 0 && (hint.is_some() || !lent) {
             own = hint.map(|hint| self.cooldown.own_wait(hint)); // the key stays open
         } else if let Some(hint) = hint {
             self.cooldown.hinted(now, hint, k, &self.config.backoff);
             own = (class == Class::Concurrency).then(|| self.cooldown.own_wait(hint));
-        } else if new && (cause == Cause::Rate || self.window.in_flight() == 0) {
+        } else if new && (cause == Cause::Rate || self.window.in_flight() == 0 || lent) {
             self.cooldown.unhinted(now, k, &self.config.backoff);
         }
         let until = self.cooldown.until().unwrap_or(now).max(now);
