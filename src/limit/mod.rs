@@ -40,6 +40,7 @@
 //!   nothing more is released.
 //! * A body that has been polled once keeps its slot, however slow its reader is.
 //! * At most n calls await their head at any time. The server may see more than n unfinished responses.
+//! * A call that awaits its head keeps its slot, even if nobody polls its future. Poll it or drop it.
 //!
 //! [`LimitHandle::lent`] counts the slots that are lent now. [`RetryOn429Layer`](crate::RetryOn429Layer) lends its permits
 //! in the same way, and reports it as [`Event::PermitsLent`](crate::Event::PermitsLent). Both layers change the time, or

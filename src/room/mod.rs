@@ -3,6 +3,7 @@
 //! A [`Rule`] decides; the room keeps who waits and wakes them. Both live under one mutex, so that a decision and its
 //! consequence are one step. Waking is not admission: whoever comes asks the rule again.
 
+mod lending;
 mod queue;
 #[cfg(test)]
 mod schedules;
@@ -23,7 +24,6 @@ use tokio::time::Instant;
 use crate::call::{Priority, next_number};
 use crate::classify::Verdict;
 use queue::{Came, Queue};
-use slot::BodyState;
 pub(crate) use slot::Slot;
 use timer::Timer;
 pub use unread::DEFAULT_LEND_UNREAD_AFTER;
@@ -310,40 +310,6 @@ impl<R: Rule> State<R> {
     /// The time, or any time where neither the rule nor a waiter needs one: reading the clock is not free.
     fn now(&self) -> Instant {
         if R::CLOCK || self.queue.len() > 0 { Instant::now() } else { *ANY_TIME }
-    }
-
-    /// What the rule says to the call whose turn it is. If only permits are missing, and as many are unread for too long,
-    /// they are lent. No more are lent than let this call go.
-    fn decide(&mut self, now: Instant, ask: &R::Ask, ahead: usize) -> Next {
-        match self.rule.next(now, ask, ahead) {
-            Next::Park(_) | Next::Closed(_) if self.can_lend(now, ahead) => {
-                for _ in 0..self.rule.missing(now, ahead) {
-                    self.unread.lend();
-                    self.rule.lend();
-                }
-                self.rule.next(now, ask, ahead)
-            }
-            Next::Park(at) => {
-                let due = self.unread.due(self.rule.missing(now, ahead));
-                Next::Park([at, due].into_iter().flatten().min())
-            }
-            next => next,
-        }
-    }
-
-    /// Whether as many permits may be lent as are missing.
-    fn can_lend(&self, now: Instant, ahead: usize) -> bool {
-        self.unread.due(self.rule.missing(now, ahead)).is_some_and(|due| due <= now)
-    }
-
-    /// A permit has ended.
-    fn end(&mut self, now: Option<Instant>, seq: u64, body: BodyState) {
-        let lent = match body {
-            BodyState::Awaited { .. } | BodyState::Read => false,
-            BodyState::Unread(key) => !self.unread.remove(key),
-            BodyState::Lent => true,
-        };
-        if lent { self.rule.returned(now, seq) } else { self.rule.ended(now, seq) }
     }
 
     /// Whether a call has to leave before it has queued.

@@ -4,6 +4,7 @@ use std::task::Context;
 
 use fastrand::Rng;
 
+use super::slot::BodyState;
 use super::*;
 
 const LEND_AFTER: Duration = Duration::from_secs(1);
@@ -155,6 +156,9 @@ async fn permits_add_up_whatever_happens_and_unread_bodies_stop_nobody() {
         // From now on nobody reads: all who wait get in.
         world.held.retain(|held| held.unread && !held.kept);
         for _ in 0..2 * world.waiting.len() {
+            if world.waiting.is_empty() {
+                break;
+            }
             world.held.iter_mut().for_each(|held| held.slot.handed_out());
             world.held.iter_mut().for_each(|held| held.unread = true);
             tokio::time::advance(LEND_AFTER).await;

@@ -30,3 +30,4 @@ mod runtimes;
 mod slots;
 mod stack;
 mod unread;
+mod unread_retry;
