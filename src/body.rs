@@ -25,8 +25,9 @@ pin_project! {
     /// On success it forwards the inner body's frames as they are; `is_end_stream`, `size_hint` and trailers stay exact.
     /// An error body that was read for its verdict is handed back whole: what was read, then the rest, then its error.
     ///
-    /// The call's slot is given back at the first of end of stream (trailers are one), error and drop of this body. A body that is kept and
-    /// never read keeps its slot: read it or drop it.
+    /// The call's slot is given back at the first of end of stream (trailers are one), error and drop of this body. The slot
+    /// of a body that is not polled once within 1 s is lent to a call that waits, and the body stays readable: see
+    /// [unread bodies](crate::limit#unread-bodies).
     #[must_use = "a body that is kept without being read keeps its call's slot"]
     pub struct ResponseBody<B: Body> {
         // The order of fields is the order of release: the inner body first, then the slot.
@@ -56,12 +57,12 @@ impl<B: Body<Data = Bytes>> ResponseBody<B> {
     /// The inner body, with what it holds; one that is over already holds nothing.
     #[inline]
     pub(crate) fn inner(body: B, held: Option<Held>) -> Self {
-        let held = held.filter(|_| !body.is_end_stream());
+        let held = held.and_then(|held| held.handed_out(body.is_end_stream()));
         Self { kind: Kind::Inner { body }, held }
     }
 
     pub(crate) fn read(read: ReadAhead<B>, held: Option<Held>) -> Self {
-        let held = held.filter(|_| !read.is_end_stream());
+        let held = held.and_then(|held| held.handed_out(read.is_end_stream()));
         Self { kind: Kind::Read { read }, held }
     }
 
@@ -78,6 +79,16 @@ impl Held {
     /// A slot alone: nobody looks.
     pub(crate) fn slot(slot: Slot) -> Self {
         Self::new(slot, Observer::default())
+    }
+
+    /// The body goes to its caller. One that is over holds nothing any more.
+    #[inline]
+    fn handed_out(mut self, over: bool) -> Option<Self> {
+        if over {
+            return None;
+        }
+        self.slot.handed_out();
+        Some(self)
     }
 
     /// A frame has come by, or the end.
@@ -106,6 +117,9 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
+        if let Some(held) = this.held {
+            held.slot.polled();
+        }
         let polled = match this.kind.as_mut().project() {
             KindProj::Inner { body } => body.poll_frame(cx),
             KindProj::Read { read } => read.poll_frame(cx),

@@ -32,6 +32,13 @@ pub enum Event {
         /// How long the first such call would have waited.
         retry_after: Duration,
     },
+    /// Calls waited for permits that response bodies held which nobody had polled for a time
+    /// ([`lend_unread_after`](crate::RetryOn429Layer::lend_unread_after)). Their permits were lent to the calls that waited.
+    /// Reported once, when an admitted call or an answer next concerns the key, until all lent permits have ended.
+    PermitsLent {
+        /// How many were lent until then.
+        permits: u32,
+    },
     /// A probe of it, or of another key of its account, succeeded: the key is open again.
     Opened,
 }

@@ -45,6 +45,11 @@ pub(crate) fn event(event: &Event) {
     tracing::info!(?event, "quota");
 }
 
+/// Slots of a plain limit were lent, because nobody reads their response bodies.
+pub(crate) fn slots_lent(slots: u32) {
+    tracing::warn!(slots, "lent the slots of unread response bodies");
+}
+
 /// A call was not sent.
 pub(crate) fn answered_locally(refusal: &Refusal) {
     tracing::debug!(code = refusal.reason.code(), retry_after_ms = refusal.retry_after.map(as_ms), "not sent");

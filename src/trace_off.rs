@@ -15,4 +15,6 @@ pub(crate) fn gave_up(_: StopReason, _: u32) {}
 
 pub(crate) fn answered_locally(_: &Refusal) {}
 
+pub(crate) fn slots_lent(_: u32) {}
+
 pub(crate) fn event(_: &Event) {}

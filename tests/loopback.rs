@@ -16,7 +16,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
-use tower_429::{QuotaKey, RetryOn429, RetryOn429Layer, StopReason};
+use tower_429::{ConcurrencyLimitLayer, QuotaKey, RetryOn429, RetryOn429Layer, StopReason};
 use tower_429_testing::{Limit, Provider};
 
 const BARE: &str =
@@ -143,6 +143,61 @@ async fn a_socket_that_closes_within_a_body_gives_the_clients_own_error_and_the_
     // Nobody listens any more: the client's own error, at once.
     assert!(client(&layer, false).oneshot(request(address)).await.unwrap_err().is_connect());
     assert_eq!(in_flight(), 0);
+}
+
+/// Takes four calls at once, for 5 ms each.
+async fn four_at_once(listener: TcpListener) {
+    let running = Arc::new(AtomicUsize::new(0));
+    loop {
+        let (socket, _) = listener.accept().await.unwrap();
+        let running = Arc::clone(&running);
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |_: Request<hyper::body::Incoming>| {
+                let running = Arc::clone(&running);
+                async move {
+                    let taken = running.fetch_add(1, Ordering::SeqCst) < 4;
+                    if taken {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    let body = format!("{}{}", if taken { "{}" } else { BARE }, " ".repeat(40_000));
+                    let response = Response::builder().status(if taken { 200 } else { 429 });
+                    Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body))).unwrap())
+                }
+            });
+            auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await.ok();
+        });
+    }
+}
+
+#[tokio::test]
+async fn heads_that_are_collected_before_their_bodies_are_read_all_come() {
+    for http2 in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(four_at_once(listener));
+        let lend_after = Some(Duration::from_millis(20));
+        let limit = ConcurrencyLimitLayer::new(3).lend_unread_after(lend_after);
+        let limited = limit.layer(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
+        let retry = layer().lend_unread_after(lend_after).max_retries(100);
+        let retried = client(&retry, http2);
+
+        let heads = futures_util::future::try_join_all((0..9).map(|_| limited.clone().oneshot(request(address))));
+        let heads = tokio::time::timeout(Duration::from_secs(60), heads).await.expect("hangs").unwrap();
+        for head in heads {
+            assert_eq!(head.into_body().collect().await.unwrap().to_bytes().len(), 40_002);
+        }
+        assert_eq!((limit.handle().in_use(), limit.handle().lent()), (0, 0), "http2 {http2}");
+
+        let heads = futures_util::future::try_join_all((0..20).map(|_| retried.clone().oneshot(request(address))));
+        let heads = tokio::time::timeout(Duration::from_secs(60), heads).await.expect("hangs").unwrap();
+        for head in heads {
+            assert_eq!(head.status(), 200);
+            assert_eq!(head.into_body().collect().await.unwrap().to_bytes().len(), 40_002);
+        }
+        assert_eq!(retry.quotas().snapshot(QuotaKey::new("loopback")).unwrap().in_flight, 0);
+        server.abort();
+    }
 }
 
 /// 400 calls at 200 a second from an empty bucket, against the real timer: time ÷ ideal.

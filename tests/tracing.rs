@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_429::RetryOn429Layer;
+use tower_429::{ConcurrencyLimitLayer, RetryOn429Layer};
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Clone, Default)]
@@ -71,4 +71,20 @@ async fn waiting_refusals_and_giving_up_are_told_and_no_secret_is() {
     for secret in ["sk-credential", "a prompt", "own words"] {
         assert!(!log.contains(secret), "{secret} is told:\n{log}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_a_limit_lends_are_told_of_once() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+
+    let answer = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("body"))) });
+    let limited = ConcurrencyLimitLayer::new(2).layer(answer);
+    let heads = futures_util::future::join_all((0..6).map(|_| limited.clone().oneshot(Request::new(())))).await;
+    drop(heads);
+
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("lent the slots of unread response bodies").count(), 1, "{log}");
+    assert!(log.contains("slots=2"), "{log}");
 }

@@ -19,6 +19,7 @@ use crate::body::{Held, ResponseBody};
 use crate::quota::{Admitted, Clearance};
 use crate::refusal::{Reason, Refusal};
 use crate::room::{Bound, Bounds, Outcome, Place, Room, Slot, Waiting};
+use crate::trace;
 
 pin_project! {
     /// The future of [`ConcurrencyLimit`](super::ConcurrencyLimit).
@@ -129,7 +130,7 @@ impl<S: Service<Request<B>> + Clone, B> Wait<S, B> {
                 Stage::Queue(waiting) => {
                     let reason = match ready!(waiting.poll(cx)) {
                         Outcome::Admitted(seq) => {
-                            let slot = Slot::new(Arc::clone(&self.plan.room) as _, seq);
+                            let slot = self.plan.slot(seq);
                             // It had to queue: a cooldown may have begun meanwhile.
                             match self.plan.look_at_gate() {
                                 Ok(None) => self.stage = Stage::Ready { slot: Some(slot), late: false },
@@ -191,6 +192,14 @@ impl<S: Service<Request<B>> + Clone, B> Wait<S, B> {
 impl Plan {
     fn queue(&self) -> Waiting<Places> {
         Waiting::new(Arc::clone(&self.room), self.place, (), self.bounds)
+    }
+
+    /// The slot of an admission, which may be due to slots that were lent.
+    fn slot(&self, seq: u64) -> Slot {
+        if let Some(permits) = self.room.tell(|places, _| places.lent.report()) {
+            trace::slots_lent(permits);
+        }
+        Slot::new(Arc::clone(&self.room) as _, seq, self.config.lend_unread_after)
     }
 
     /// Under its old number, and whoever had a place has it again.

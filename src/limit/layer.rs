@@ -13,7 +13,7 @@ use super::service::ConcurrencyLimit;
 use crate::quota::Admitted;
 use crate::refusal::{Refusal, RefuseWith};
 use crate::request::QuotaKey;
-use crate::room::Room;
+use crate::room::{DEFAULT_LEND_UNREAD_AFTER, Room};
 
 /// A limit per key remembers at most so many keys beyond those in use: 1,024. Idle ones are forgotten.
 pub const MAX_LIMIT_KEYS: usize = 1024;
@@ -32,6 +32,7 @@ pub(super) struct Config {
     pub(super) max_queue: Option<usize>,
     pub(super) queue_timeout: Option<Duration>,
     pub(super) release_at: ReleaseAt,
+    pub(super) lend_unread_after: Option<Duration>,
     pub(super) refuse_with: RefuseWith,
 }
 
@@ -60,10 +61,11 @@ impl ConcurrencyLimitLayer {
             max_queue: None,
             queue_timeout: None,
             release_at: ReleaseAt::BodyEnd,
+            lend_unread_after: Some(DEFAULT_LEND_UNREAD_AFTER),
             refuse_with: Refusal::response,
         };
         let keys = Mutex::new(Keys { size: n, rooms: HashMap::new() });
-        Self { config, shared: Arc::new(Shared { all: Room::new(Places { size: n, in_use: 0 }), keys }) }
+        Self { config, shared: Arc::new(Shared { all: Room::new(Places::new(n)), keys }) }
     }
 
     /// `n` at once for each [`QuotaKey`] instead of in all: the key that a [`RetryOn429`](crate::RetryOn429) above found,
@@ -74,8 +76,9 @@ impl ConcurrencyLimitLayer {
         self
     }
 
-    /// At most `n` calls wait, of each key if it is per key; more are answered locally at once (`local_queue_full`). Default:
-    /// no bound. 0: nobody waits.
+    /// At most `n` calls of each [`Priority`](crate::Priority) wait, and so at most 3 `n` in all; of each key if it is per
+    /// key. A queue full of batch calls does not reject an interactive one. More calls are answered locally at once
+    /// (`local_queue_full`). Default: no bound. 0: nobody waits.
     #[must_use]
     pub fn max_queue(mut self, n: usize) -> Self {
         self.config.max_queue = Some(n);
@@ -93,6 +96,14 @@ impl ConcurrencyLimitLayer {
     #[must_use]
     pub fn release_at(mut self, when: ReleaseAt) -> Self {
         self.config.release_at = when;
+        self
+    }
+
+    /// How long a response body may stay unpolled before its slot is lent to a call that waits; see
+    /// [unread bodies](crate::limit#unread-bodies). Default: [`DEFAULT_LEND_UNREAD_AFTER`]. `None`: never.
+    #[must_use]
+    pub fn lend_unread_after(mut self, time: Option<Duration>) -> Self {
+        self.config.lend_unread_after = time;
         self
     }
 
@@ -136,7 +147,7 @@ impl Shared {
         if keys.rooms.len() >= MAX_LIMIT_KEYS && !keys.rooms.contains_key(&key) {
             keys.rooms.retain(|_, room| Arc::strong_count(room) > 1);
         }
-        Arc::clone(keys.rooms.entry(key).or_insert_with(|| Room::new(Places { size, in_use: 0 })))
+        Arc::clone(keys.rooms.entry(key).or_insert_with(|| Room::new(Places::new(size))))
     }
 }
 
@@ -163,9 +174,15 @@ impl LimitHandle {
         self.rooms().for_each(|room| room.tell(|places, _| places.size = self.keys().size));
     }
 
-    /// How many slots are taken, over all keys.
+    /// How many slots are taken, over all keys. Slots that are lent do not count.
     pub fn in_use(&self) -> usize {
         self.rooms().map(|room| room.look(|places| places.in_use)).sum()
+    }
+
+    /// How many slots are lent because nobody reads their response bodies, over all keys; see
+    /// [unread bodies](crate::limit#unread-bodies).
+    pub fn lent(&self) -> usize {
+        self.rooms().map(|room| room.look(|places| places.lent.count() as usize)).sum()
     }
 
     /// How many calls wait, over all keys.

@@ -14,8 +14,9 @@
 //!
 //! # Differences from `tower::limit::ConcurrencyLimit`
 //!
-//! * A slot is held until the response *body* has ended, failed or been dropped; tower's is free again when the response
-//!   head is there, so that streams do not count. [`ReleaseAt::Headers`] brings tower's behaviour.
+//! * A slot is held until the response *body* has ended, failed or been dropped, or is [lent](#unread-bodies); tower's is
+//!   free again when the response head is there, so that streams do not count. [`ReleaseAt::Headers`] brings tower's
+//!   behaviour.
 //! * `poll_ready` is the inner service's: the limit itself is always ready, and a call waits in its own future. A
 //!   `load_shed` above it never sheds: use [`max_queue(0)`](ConcurrencyLimitLayer::max_queue).
 //! * It needs an inner service that is `Clone`, and changes the response's body type to
@@ -25,6 +26,26 @@
 //! * A waiter that was woken and is not polled again loses its turn after 20 ms, not its place. tower's limit waits for
 //!   it for ever.
 //! * `ServiceBuilder::concurrency_limit` is tower's; ours is added with `.layer(ConcurrencyLimitLayer::new(n))`.
+//!
+//! # Unread bodies
+//!
+//! A caller may collect many response heads before it reads a body: `join_all` of the calls, or a loop over
+//! `buffered(n)` that makes a further call. Each unread body holds its slot, so the calls that wait would never go.
+//! Therefore a slot can be *lent*:
+//!
+//! * A slot is lent when calls wait for it and its response body has not been polled once for
+//!   [`DEFAULT_LEND_UNREAD_AFTER`] (1 s) since the caller got the head. The body that has been unread for longest goes
+//!   first. No more slots are lent than let the waiting calls go.
+//! * A lent slot no longer counts as in use. It is never taken back, and the body stays readable. When the body ends,
+//!   nothing more is released.
+//! * A body that has been polled once keeps its slot, however slow its reader is.
+//! * At most n calls await their head at any time. The server may see more than n unfinished responses.
+//! * A call that awaits its head keeps its slot, even if nobody polls its future. Poll it or drop it.
+//!
+//! [`LimitHandle::lent`] counts the slots that are lent now. [`RetryOn429Layer`](crate::RetryOn429Layer) lends its permits
+//! in the same way, and reports it as [`Event::PermitsLent`](crate::Event::PermitsLent). Both layers change the time, or
+//! turn lending off, with `lend_unread_after`. A layer above that reads a part of the body (decompression,
+//! `peek_first_event`) counts as the body's reader for the layers below it.
 //!
 //! # Fairness
 //!
@@ -39,6 +60,7 @@ mod layer;
 mod places;
 mod service;
 
+pub use crate::room::DEFAULT_LEND_UNREAD_AFTER;
 pub use layer::{ConcurrencyLimitLayer, LimitHandle, MAX_LIMIT_KEYS};
 pub use service::ConcurrencyLimit;
 

@@ -2,13 +2,20 @@
 
 use tokio::time::Instant;
 
-use crate::room::{Go, Next, Rule};
+use crate::room::{Go, Lent, Next, Rule};
 use crate::time::LONGEST;
 
 /// How many are in, and how many may be.
 pub(crate) struct Places {
     pub(crate) size: usize,
     pub(crate) in_use: usize,
+    pub(crate) lent: Lent,
+}
+
+impl Places {
+    pub(crate) fn new(size: usize) -> Self {
+        Self { size, in_use: 0, lent: Lent::default() }
+    }
 }
 
 impl Rule for Places {
@@ -29,5 +36,18 @@ impl Rule for Places {
 
     fn ended(&mut self, _: Option<Instant>, _: u64) {
         self.in_use = self.in_use.saturating_sub(1);
+    }
+
+    fn missing(&self, _: Instant, ahead: usize) -> usize {
+        (self.in_use.saturating_add(ahead).saturating_add(1)).saturating_sub(self.size)
+    }
+
+    fn lend(&mut self) {
+        self.in_use = self.in_use.saturating_sub(1);
+        self.lent.lend();
+    }
+
+    fn returned(&mut self, _: Option<Instant>, _: u64) {
+        self.lent.returned();
     }
 }

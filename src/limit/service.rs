@@ -68,7 +68,7 @@ where
         // One that comes through a gate was looked at there.
         let late = admitted.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now());
         if !late && let Entry::Admitted(seq) = room.enter(()) {
-            let slot = Slot::new(room, seq);
+            let slot = Slot::new(room, seq, config.lend_unread_after);
             return ResponseFuture::calling(ready.call(request), slot, config.release_at);
         }
         drop(ready);

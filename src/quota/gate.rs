@@ -170,6 +170,7 @@ impl Gate {
         self.silences(now);
         self.heard = now;
         self.progressed();
+        self.cooldown.back(ticket.seq); // a probe is answered, whoever reads its body
         let mut ticket = *ticket;
         if unprocessed {
             for unit in [Unit::Tokens, Unit::InputTokens, Unit::OutputTokens] {
@@ -201,6 +202,9 @@ impl Gate {
 
     /// What has happened since this was last asked.
     pub(crate) fn news(&mut self) -> News {
+        if let Some(permits) = self.window.lent.report() {
+            self.report(Event::PermitsLent { permits });
+        }
         self.news.take()
     }
 
@@ -258,6 +262,16 @@ impl Gate {
             self.answered(flight.seq);
             self.window.acked(flight, false);
         }
+    }
+
+    /// A call has ended, whether its permit was lent or not.
+    fn gone(&mut self, now: Option<Instant>, seq: u64) {
+        if let Some(now) = now {
+            self.silences(now);
+            self.heard = now;
+        }
+        self.window.close(seq);
+        self.cooldown.back(seq);
     }
 
     fn answered(&mut self, seq: u64) {
@@ -379,13 +393,24 @@ impl Rule for Gate {
 
     /// The body's end or drop, or any end that is neither a success nor a refusal: what was spent stays spent.
     fn ended(&mut self, now: Option<Instant>, seq: u64) {
-        if let Some(now) = now {
-            self.silences(now);
-            self.heard = now;
-        }
-        self.window.close(seq);
+        self.gone(now, seq);
         self.window.left(seq);
-        self.cooldown.back(seq);
+    }
+
+    fn missing(&self, now: Instant, ahead: usize) -> usize {
+        match self.cooldown.opens(now, ahead, self.config.max_wait) {
+            Opens::Now | Opens::At(_) if self.config.pacing => self.window.missing(ahead),
+            _ => 0,
+        }
+    }
+
+    fn lend(&mut self) {
+        self.window.lend();
+    }
+
+    fn returned(&mut self, now: Option<Instant>, seq: u64) {
+        self.gone(now, seq);
+        self.window.lent.returned();
     }
 
     /// Of use for buckets that no header ever showed, since a snapshot would have put them right, and for calls without an

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::room::Lent;
+
 /// A call without an answer for this long counts as let in, until a refusal has shown how long refusals take: 0.5 s.
 pub(super) const ACK: Duration = Duration::from_millis(500);
 /// ... and at most for this long after slow refusals: 3 s.
@@ -27,6 +29,8 @@ pub(super) struct Flight {
     pub(super) seq: u64,
     /// How many were in flight when it went, itself included.
     pub(super) n: u32,
+    /// How many permits were lent then: whether the server still counts their calls is not known.
+    pub(super) lent: u32,
     /// It went above the size that is known to be good.
     pub(super) probe: bool,
     /// It went above the window, since the window alone held the queue back.
@@ -38,6 +42,7 @@ struct Young {
     sent: Instant,
     above: bool,
     n: u32,
+    lent: u32,
     probe: bool,
     open: bool,
 }
@@ -45,6 +50,8 @@ struct Young {
 #[derive(Debug)]
 pub(super) struct Window {
     in_flight: u32,
+    /// Admitted calls whose bodies nobody reads: they do not count as in flight.
+    pub(super) lent: Lent,
     size: u32,
     initial: u32,
     learned: bool,
@@ -74,6 +81,7 @@ impl Window {
     pub(super) fn new(initial: u32) -> Self {
         Self {
             in_flight: 0,
+            lent: Lent::default(),
             size: initial.max(1),
             initial: initial.max(1),
             learned: false,
@@ -111,15 +119,26 @@ impl Window {
         (self.in_flight as usize).saturating_add(ahead) < self.size as usize
     }
 
+    /// How many fewer would have to be out for one more to fit.
+    pub(super) fn missing(&self, ahead: usize) -> usize {
+        (self.in_flight as usize).saturating_add(ahead).saturating_add(1).saturating_sub(self.size as usize)
+    }
+
+    /// Nobody reads the body of a call: it no longer counts as in flight.
+    pub(super) fn lend(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.lent.lend();
+    }
+
     pub(super) fn sent(&mut self, seq: u64, now: Instant) -> Flight {
         self.in_flight = self.in_flight.saturating_add(1);
         let probe = self.probing && self.in_flight > self.floor;
         let above = self.in_flight > self.size;
-        let flight = Flight { seq, n: self.in_flight, probe, above };
+        let flight = Flight { seq, n: self.in_flight, lent: self.lent.count(), probe, above };
         if self.young.is_empty() {
             self.oldest = seq;
         }
-        self.young.push_back(Young { sent: now, above, n: flight.n, probe, open: true });
+        self.young.push_back(Young { sent: now, above, n: flight.n, lent: flight.lent, probe, open: true });
         flight
     }
 
@@ -165,7 +184,7 @@ impl Window {
             let seq = self.oldest;
             self.forget_oldest();
             if young.open {
-                return Some(Flight { seq, n: young.n, probe: young.probe, above: young.above });
+                return Some(Flight { seq, n: young.n, lent: young.lent, probe: young.probe, above: young.above });
             }
         }
         None
@@ -241,7 +260,8 @@ impl Window {
 
     /// Whether what we know speaks against a bare refusal of this call being about how many at once.
     pub(super) fn refutes(&self, flight: Flight) -> bool {
-        self.learned && !flight.above && (flight.n < self.peak || (self.since < TWICE && !flight.probe))
+        let n = flight.n.saturating_add(flight.lent);
+        self.learned && !flight.above && (n < self.peak || (self.since < TWICE && !flight.probe))
     }
 
     /// What was let in before this episode says nothing any more.
@@ -250,14 +270,14 @@ impl Window {
         self.peak_from = last;
     }
 
-    /// Too many at once: what still stands is what the server takes. The refused call has left already.
+    /// Too many at once: what still stands is what the server takes, lent permits included. The refused call has left already.
     pub(super) fn lower(&mut self, flight: Flight, last: u64) {
         if flight.above && self.learned {
             return; // more than the window is too many: that was known
         }
         let first = !self.learned;
         self.learned = true;
-        let standing = self.in_flight.max(1);
+        let standing = self.in_flight.saturating_add(self.lent.count()).max(1);
         let later = flight.seq <= self.low;
         if later && standing >= self.size {
             return;
@@ -287,5 +307,28 @@ impl Window {
         if !self.learned {
             self.size = self.initial;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_does_not_lower_the_window_below_what_is_in_flight_and_lent() {
+        let now = Instant::now();
+        let mut window = Window::new(16);
+        let flights: Vec<_> = (1..=6).map(|seq| window.sent(seq, now)).collect();
+        (0..3).for_each(|_| window.lend());
+        assert_eq!((window.in_flight(), window.lent.count()), (3, 3));
+        window.left(); // refused
+        window.lower(flights[5], 6);
+        assert_eq!((window.in_flight(), window.size()), (2, 5));
+        assert_eq!([0, 1, 3].map(|ahead| window.missing(ahead)), [0, 0, 1]);
+        // The server may still count the lent ones: a refusal below the peak may well be about how many at once.
+        let seventh = window.sent(7, now);
+        assert_eq!((seventh.n, seventh.lent), (3, 3));
+        (0..3).for_each(|_| window.lent.returned());
+        assert_eq!((window.in_flight(), window.lent.count()), (3, 0));
     }
 }

@@ -148,7 +148,7 @@ impl<C> Call<C> {
 
     /// The gate has let the call go.
     pub(super) fn admitted(&mut self, ticket: Ticket) {
-        let slot = Slot::new(Arc::clone(&self.gate) as _, ticket.seq);
+        let slot = Slot::new(Arc::clone(&self.gate) as _, ticket.seq, self.shared.config.lend_unread_after);
         self.passage = Some(Passage { ticket, slot });
         self.started = false;
     }

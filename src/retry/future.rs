@@ -35,6 +35,10 @@ pub const ERROR_BODY_MAX: usize = 64 << 10;
 /// ... and for so long: 2 s.
 pub const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 
+/// A retry with a shorter delay yields to the runtime once. A service that rejects at once would otherwise keep its task
+/// busy until the retries are spent. A timer counts in milliseconds: 1 ms.
+const TICK: Duration = Duration::from_millis(1);
+
 pin_project! {
     /// The future of [`RetryOn429`](super::RetryOn429).
     #[must_use = "futures do nothing unless polled"]
@@ -67,6 +71,8 @@ pin_project! {
 
 pub(super) struct Wait<B> {
     stage: Stage,
+    /// Other tasks run before this wait begins.
+    yields: bool,
     since: Instant,
     request: Option<Request<B>>,
     told: bool,
@@ -94,7 +100,7 @@ where
 {
     pub(super) fn wait(service: S, call: Call<C>, request: Request<B>) -> Self {
         let stage = Stage::Queue(call.queue(None));
-        let wait = Wait { stage, since: Instant::now(), request: Some(request), told: false };
+        let wait = Wait { stage, yields: false, since: Instant::now(), request: Some(request), told: false };
         Self { service, state: State::Waiting { wait: Box::new(wait) }, call, spare: None }
     }
 
@@ -208,7 +214,7 @@ impl<B> Wait<B> {
         } else {
             Stage::Queue(call.queue(Some(sleep)))
         };
-        Self { stage, since, request, told: false }
+        Self { stage, yields: sleep < TICK, since, request, told: false }
     }
 
     #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
@@ -218,6 +224,10 @@ impl<B> Wait<B> {
         service: &mut S,
         call: &mut Call<C>,
     ) -> Poll<Result<Result<(), Refusal>, S::Error>> {
+        if std::mem::take(&mut self.yields) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let requeue = |call: &Call<C>| Stage::Queue(call.queue(Some(Duration::ZERO)));
         loop {
             match &mut self.stage {
@@ -236,6 +246,7 @@ impl<B> Wait<B> {
                     let refusal = match outcome {
                         Outcome::Admitted(ticket) => {
                             call.admitted(ticket);
+                            call.report_news();
                             self.stage = Stage::Ready { late: false };
                             continue;
                         }

@@ -19,6 +19,7 @@ use crate::refusal::{Refusal, RefuseWith};
 use crate::replay::{ByClone, CloneWith, NoClone};
 use crate::report::Event;
 use crate::request::{Cost, QuotaKey};
+use crate::room::DEFAULT_LEND_UNREAD_AFTER;
 
 type KeyOf = Arc<dyn Fn(&request::Parts) -> Option<QuotaKey> + Send + Sync>;
 type OnEvent = Arc<dyn Fn(QuotaKey, &Event) + Send + Sync>;
@@ -80,6 +81,7 @@ pub(super) struct Config {
     pub(super) on_event: Option<OnEvent>,
     pub(super) refuse_with: RefuseWith,
     pub(super) release_at: ReleaseAt,
+    pub(super) lend_unread_after: Option<Duration>,
 }
 
 impl RetryOn429Layer {
@@ -102,6 +104,7 @@ impl RetryOn429Layer {
             on_event: None,
             refuse_with: Refusal::response,
             release_at: ReleaseAt::BodyEnd,
+            lend_unread_after: Some(DEFAULT_LEND_UNREAD_AFTER),
         };
         let shared = Shared { config, quotas: Quotas::default(), budget: Arc::default() };
         Self { replay: ByClone, shared: Arc::new(shared) }
@@ -188,7 +191,9 @@ impl<C> RetryOn429Layer<C> {
         self.set_gate(|gate| gate.backoff = Backoff { first, max })
     }
 
-    /// At most so many calls of a key wait; more are answered locally at once (`local_queue_full`). Default: no bound.
+    /// At most `n` calls of each [`Priority`](crate::Priority) wait for a key, and so at most 3 `n` in all. A queue full of
+    /// batch calls does not reject an interactive one. More calls are answered locally at once (`local_queue_full`).
+    /// Default: no bound.
     #[must_use]
     pub fn max_queue(self, n: usize) -> Self {
         self.set(|config| config.max_queue = Some(n))
@@ -315,6 +320,14 @@ impl<C> RetryOn429Layer<C> {
     #[must_use]
     pub fn release_at(self, when: ReleaseAt) -> Self {
         self.set(|config| config.release_at = when)
+    }
+
+    /// How long a response body may stay unpolled before its permit is lent to a call that waits for the same key; see
+    /// [unread bodies](crate::limit#unread-bodies). Default:
+    /// [`DEFAULT_LEND_UNREAD_AFTER`](crate::limit::DEFAULT_LEND_UNREAD_AFTER). `None`: never.
+    #[must_use]
+    pub fn lend_unread_after(self, time: Option<Duration>) -> Self {
+        self.set(|config| config.lend_unread_after = time)
     }
 
     /// Draws jitter from a seed, so that a test is reproducible. Never use it in production: clients with one seed come

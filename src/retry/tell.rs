@@ -25,6 +25,11 @@ impl<C> Call<C> {
         told
     }
 
+    /// Reports what has happened to the call's key while it waited.
+    pub(super) fn report_news(&self) {
+        self.tell(|_, _| ());
+    }
+
     /// Tells it what settles the slot's books; a listener may panic, so the slot is let go first.
     pub(super) fn settle<T>(&self, slot: Slot, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
         slot.settled();

@@ -3,11 +3,15 @@
 //! A [`Rule`] decides; the room keeps who waits and wakes them. Both live under one mutex, so that a decision and its
 //! consequence are one step. Waking is not admission: whoever comes asks the rule again.
 
+mod lending;
 mod queue;
+#[cfg(test)]
+mod schedules;
 mod slot;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod unread;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +28,9 @@ use queue::{Came, Queue};
 use crate::quota::Probe;
 pub(crate) use slot::Slot;
 use timer::Timer;
+pub use unread::DEFAULT_LEND_UNREAD_AFTER;
+pub(crate) use unread::Lent;
+use unread::Unread;
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
 
 /// What a rule is told that needs no time.
@@ -100,6 +107,14 @@ pub(crate) trait Rule: Send + 'static {
     }
     /// What was admitted has ended. No time is told where a body came at once with the head that was told of.
     fn ended(&mut self, now: Option<Instant>, seq: u64);
+    /// How many permits have to be lent so that a call may go when `ahead` others are counted as gone before it. 0: it
+    /// lacks something else.
+    fn missing(&self, now: Instant, ahead: usize) -> usize;
+    /// A permit whose response body nobody reads is lent: it no longer counts as in use.
+    fn lend(&mut self);
+    /// A permit that was lent has ended: nothing is free again because of it. As in [`ended`](Self::ended), no time is told
+    /// where nobody needs it.
+    fn returned(&mut self, now: Option<Instant>, seq: u64);
     /// What was admitted turned out to be refused in the midst of its answer.
     fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
     /// Something of an admitted call's answer has come since this was last told.
@@ -121,6 +136,8 @@ pub(crate) struct Room<R: Rule> {
 struct State<R: Rule> {
     rule: R,
     queue: Queue<R::Ask>,
+    /// Permits that may be lent.
+    unread: Unread,
     timer: Timer,
     /// When the deadlines of those who wait may be judged again.
     judge_at: Option<Instant>,
@@ -138,7 +155,13 @@ pub(crate) enum Entry<P> {
 impl<R: Rule> Room<R> {
     pub(crate) fn new(rule: R) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
-            state: Mutex::new(State { rule, queue: Queue::new(), timer: Timer::default(), judge_at: None }),
+            state: Mutex::new(State {
+                rule,
+                queue: Queue::new(),
+                unread: Unread::default(),
+                timer: Timer::default(),
+                judge_at: None,
+            }),
             rang: AtomicBool::new(false),
             progressed: AtomicBool::new(false),
             me: me.clone(),
@@ -225,7 +248,7 @@ impl<R: Rule> Room<R> {
             }
             (None, _) => None,
         };
-        let next = turn.map(|ahead| state.rule.next(now, ask, ahead));
+        let next = turn.map(|ahead| state.decide(now, ask, ahead));
         let outcome = match next {
             Some(Next::Go(go)) => {
                 if !state.queue.is_idle() {
@@ -344,7 +367,7 @@ impl<R: Rule> State<R> {
     /// Whether a call has to leave before it has queued.
     fn turned_away(&mut self, now: Instant, place: Place, ask: &R::Ask, bounds: &Bounds) -> Option<Outcome<R::Pass>> {
         let ahead = if bounds.again { self.queue.ahead() } else { self.queue.before(place.class) };
-        if !bounds.again && bounds.max_queue.is_some_and(|most| self.queue.len() >= most) {
+        if !bounds.again && bounds.max_queue.is_some_and(|most| self.queue.len_of(place.class) >= most) {
             return Some(Outcome::Full(self.wait_for_turn(now, ask, ahead)));
         }
         let deadline = bounds.deadline?;
@@ -386,7 +409,7 @@ impl<R: Rule> State<R> {
         }
         let mut due = None;
         while let Some((place, ask)) = self.queue.head() {
-            match self.rule.next(now, &ask, self.queue.ahead()) {
+            match self.decide(now, &ask, self.queue.ahead()) {
                 Next::Go(Go { probe: Some(Probe::Window), .. }) => {
                     let place = self.queue.find(R::is_first_attempt).unwrap_or(place);
                     wakers.extend(self.queue.call(place, now));

@@ -53,7 +53,7 @@ struct Waiter<A> {
 #[derive(Debug)]
 pub(crate) struct Queue<A> {
     waiting: [BTreeMap<u64, Waiter<A>>; CLASSES],
-    absent: BTreeMap<Place, Absent>,
+    absent: [BTreeMap<u64, Absent>; CLASSES],
     /// Those whose turn comes after their deadline, before they are woken.
     rejected: Vec<Waker>,
     /// How many waiters have a deadline.
@@ -69,7 +69,7 @@ impl<A: Copy> Queue<A> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: Default::default(),
-            absent: BTreeMap::new(),
+            absent: Default::default(),
             rejected: Vec::new(),
             deadlines: 0,
             calls: VecDeque::new(),
@@ -82,7 +82,12 @@ impl<A: Copy> Queue<A> {
 
     /// How many wait, called or not.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.iter().map(BTreeMap::len).sum::<usize>() + self.absent.len()
+        Priority::ALL.into_iter().map(|class| self.len_of(class)).sum()
+    }
+
+    /// How many of this class wait, called or not.
+    pub(crate) fn len_of(&self, class: Priority) -> usize {
+        self.waiting[class.index()].len() + self.absent[class.index()].len()
     }
 
     /// Whether nobody is to be served before a newcomer.
@@ -122,7 +127,8 @@ impl<A: Copy> Queue<A> {
 
     /// Whether somebody has this place.
     pub(crate) fn holds(&self, place: Place) -> bool {
-        self.waiting[place.class.index()].contains_key(&place.number) || self.absent.contains_key(&place)
+        let class = place.class.index();
+        self.waiting[class].contains_key(&place.number) || self.absent[class].contains_key(&place.number)
     }
 
     /// Takes a waiter out, wherever it is. Returns a waker to drop outside the lock.
@@ -139,7 +145,7 @@ impl<A: Copy> Queue<A> {
 
     /// Notes that a called waiter came, if it was one: whoever comes ends the search for somebody who does.
     pub(crate) fn came(&mut self, place: Place) -> Option<Came> {
-        let called = self.absent.remove(&place)?;
+        let called = self.absent[place.class.index()].remove(&place.number)?;
         self.batch = 1;
         Some(match called {
             Absent::Late => Came::Late,
@@ -168,7 +174,7 @@ impl<A: Copy> Queue<A> {
     /// Calls a waiter: its waker is for the caller to wake, outside the lock.
     pub(crate) fn call(&mut self, place: Place, now: Instant) -> Option<Waker> {
         let waiter = self.take_out(place)?;
-        self.absent.insert(place, Absent::Called(now));
+        self.absent[place.class.index()].insert(place.number, Absent::Called(now));
         self.called[place.class.index()] += 1;
         self.calls.push_back((place, now));
         Some(waiter.waker)
@@ -190,7 +196,7 @@ impl<A: Copy> Queue<A> {
     /// Takes one waiter out of the queue, to be told that it does not go; it keeps its place until it comes.
     pub(crate) fn dismiss_one(&mut self, place: Place) -> Option<Waker> {
         let waiter = self.take_out(place)?;
-        self.absent.insert(place, Absent::Late);
+        self.absent[place.class.index()].insert(place.number, Absent::Late);
         Some(waiter.waker)
     }
 
@@ -214,7 +220,7 @@ impl<A: Copy> Queue<A> {
             for (number, retry_after) in rejected {
                 let place = Place { class: Priority::ALL[class], number };
                 if let Some(waiter) = self.take_out(place) {
-                    self.absent.insert(place, Absent::Rejected { retry_after });
+                    self.absent[class].insert(number, Absent::Rejected { retry_after });
                     self.rejected.push(waiter.waker);
                 }
             }
@@ -253,13 +259,13 @@ impl<A: Copy> Queue<A> {
     pub(crate) fn expire(&mut self, now: Instant) {
         let mut silent = false;
         while let Some((place, at)) = self.calls.front().copied() {
-            let pending = self.absent.get(&place) == Some(&Absent::Called(at));
+            let pending = self.is_pending(place, at);
             if pending && at + CLAIM > now {
                 break;
             }
             self.calls.pop_front();
             if pending {
-                self.absent.insert(place, Absent::Late);
+                self.absent[place.class.index()].insert(place.number, Absent::Late);
                 self.called[place.class.index()] -= 1;
                 silent = true;
             }
@@ -271,7 +277,12 @@ impl<A: Copy> Queue<A> {
 
     /// When the next called waiter stops counting.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let pending = |(place, at): &&(Place, Instant)| self.absent.get(place) == Some(&Absent::Called(*at));
+        let pending = |(place, at): &&(Place, Instant)| self.is_pending(*place, *at);
         self.calls.iter().find(pending).map(|(_, at)| *at + CLAIM)
+    }
+
+    /// Whether a waiter that was called at this time still counts.
+    fn is_pending(&self, place: Place, at: Instant) -> bool {
+        self.absent[place.class.index()].get(&place.number) == Some(&Absent::Called(at))
     }
 }

@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::unread::UnreadKey;
 use super::{ANY_TIME, Room, Rule};
 use crate::classify::Verdict;
+use crate::time::add;
 
 /// Where a slot is given back to, whatever the rule behind it.
 pub(crate) trait Release: Send + Sync {
-    fn release(&self, seq: u64);
+    fn release(&self, seq: u64, body: BodyState);
     /// The same at the end of an answer whose head was told of: the clock is read if that end was waited for, or if
     /// somebody waits for the slot.
-    fn over(&self, seq: u64, waited: bool);
+    fn over(&self, seq: u64, body: BodyState, waited: bool);
+    /// A response body goes to its caller; unread for so long, its slot is lent to whoever waits.
+    fn handed_out(&self, lend_after: Duration) -> UnreadKey;
+    /// An unread body is polled for the first time. False: its slot has been lent.
+    fn first_poll(&self, key: UnreadKey) -> bool;
     fn heard(&self, seq: u64, verdict: &Verdict);
     /// A frame of the answer's body has come.
     fn delivered(&self);
@@ -21,15 +28,30 @@ pub(crate) trait Release: Send + Sync {
 }
 
 impl<R: Rule> Release for Room<R> {
-    fn release(&self, seq: u64) {
-        self.tell(|rule, now| rule.ended(Some(now), seq));
+    fn release(&self, seq: u64, body: BodyState) {
+        let mut state = self.lock();
+        let now = state.now();
+        state.end(Some(now), seq, body);
+        self.finish(state, now);
     }
 
-    fn over(&self, seq: u64, waited: bool) {
+    fn over(&self, seq: u64, body: BodyState, waited: bool) {
         let mut state = self.lock();
         let now = ((R::CLOCK && waited) || state.queue.len() > 0).then(Instant::now);
-        state.rule.ended(now, seq);
+        state.end(now, seq, body);
         self.finish(state, now.unwrap_or(*ANY_TIME));
+    }
+
+    fn handed_out(&self, lend_after: Duration) -> UnreadKey {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let key = state.unread.add(add(now, lend_after));
+        self.finish(state, now); // whoever waits may have to be woken when this one is lent
+        key
+    }
+
+    fn first_poll(&self, key: UnreadKey) -> bool {
+        self.with(|state| state.unread.remove(key))
     }
 
     fn heard(&self, seq: u64, verdict: &Verdict) {
@@ -45,6 +67,19 @@ impl<R: Rule> Release for Room<R> {
     }
 }
 
+/// What has become of the response body that a slot belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum BodyState {
+    /// There is none yet. Unread for so long, the slot will be lent; `None`: never.
+    Awaited { lend_after: Option<Duration> },
+    /// The caller has it and has not polled it.
+    Unread(UnreadKey),
+    /// It has been polled, or its slot is never lent: it keeps the slot.
+    Read,
+    /// It was unread for too long, and its slot has been lent.
+    Lent,
+}
+
 /// No admission has this number.
 const SETTLED: u64 = 0;
 
@@ -53,11 +88,33 @@ const SETTLED: u64 = 0;
 pub(crate) struct Slot {
     room: Arc<dyn Release>,
     seq: u64,
+    body: BodyState,
 }
 
 impl Slot {
-    pub(crate) fn new(room: Arc<dyn Release>, seq: u64) -> Self {
-        Self { room, seq }
+    /// `lend_after`: how long its response body may stay unread before the slot is lent, if it is ever.
+    pub(crate) fn new(room: Arc<dyn Release>, seq: u64, lend_after: Option<Duration>) -> Self {
+        Self { room, seq, body: BodyState::Awaited { lend_after } }
+    }
+
+    /// Its response body goes to the caller.
+    pub(crate) fn handed_out(&mut self) {
+        if let BodyState::Awaited { lend_after } = self.body {
+            self.body = lend_after.map_or(BodyState::Read, |after| BodyState::Unread(self.room.handed_out(after)));
+        }
+    }
+
+    /// Its response body is polled. Only the first poll takes the room's lock.
+    #[inline]
+    pub(crate) fn polled(&mut self) {
+        if let BodyState::Unread(key) = self.body {
+            self.body = if self.room.first_poll(key) { BodyState::Read } else { BodyState::Lent };
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn body(&self) -> BodyState {
+        self.body
     }
 
     /// Tells the room what was heard within the answer.
@@ -79,7 +136,7 @@ impl Slot {
     #[inline]
     pub(crate) fn over(mut self, waited: bool) {
         let seq = std::mem::replace(&mut self.seq, SETTLED);
-        self.room.over(seq, waited);
+        self.room.over(seq, self.body, waited);
     }
 
     /// Lets go of the slot without giving it back: its books are settled already.
@@ -91,7 +148,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.seq != SETTLED {
-            self.room.release(self.seq);
+            self.room.release(self.seq, self.body);
         }
     }
 }

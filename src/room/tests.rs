@@ -35,6 +35,14 @@ impl Rule for Clocked {
     fn ended(&mut self, _: Option<Instant>, _: u64) {
         self.free += 1;
     }
+
+    fn missing(&self, _: Instant, _: usize) -> usize {
+        0
+    }
+
+    fn lend(&mut self) {}
+
+    fn returned(&mut self, _: Option<Instant>, _: u64) {}
 }
 
 #[derive(Default)]

@@ -33,7 +33,7 @@ pub(crate) enum Bound {
 /// What a call accepts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Bounds {
-    /// No place when so many wait already.
+    /// No place when so many of its class wait already.
     pub(crate) max_queue: Option<usize>,
     /// No longer than this in the queue at a time.
     pub(crate) timeout: Option<Duration>,

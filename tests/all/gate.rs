@@ -322,6 +322,16 @@ async fn two_buckets_behind_one_key_lose_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_whose_queue_is_full_of_batch_calls_takes_an_interactive_one() {
+    let server = Server::new(|_, _| Reply::ok().after(ms(50)));
+    let client = client(&layer().initial_window(1).max_queue(2), &server);
+    let classes = [vec![Priority::Batch; 5], vec![Priority::Interactive; 3]].concat();
+    let outcomes = send_all(&client, classes.into_iter().map(with)).await;
+    let full: Vec<_> = outcomes.iter().map(|outcome| outcome.refusal == Some(Reason::QueueFull)).collect();
+    assert_eq!(full, [false, false, false, true, true, false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_queue_that_is_full_answers_the_next_call_locally_and_refused_calls_keep_their_place() {
     let server = Server::new(|n, _| if n == 0 { Reply::bare().after(ms(10)) } else { Reply::ok().after(ms(50)) });
     let layer = layer().initial_window(1).max_queue(3);

@@ -42,6 +42,41 @@ async fn a_full_queue_answers_at_once_and_a_queue_of_none_lets_nobody_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_that_is_full_of_one_class_takes_calls_of_another() {
+    let layer = ConcurrencyLimitLayer::new(1).max_queue(2);
+    let (service, handle) = (layer.layer(slow(ms(100))), layer.handle());
+    let classes = [Priority::Batch, Priority::Normal, Priority::Interactive];
+    // The first call runs; of each class two wait and one is rejected.
+    let calls = (0..10).map(|n| service.clone().oneshot(request_with(classes[n % 3])));
+    let mut calls = spawn(join_all(calls));
+    assert_pending!(calls.poll());
+    assert_eq!(handle.queued(), 6);
+    let answers = calls.await.into_iter().map(|answer| answer.unwrap().status().as_u16());
+    assert_eq!(answers.collect::<Vec<_>>(), [200, 200, 200, 200, 200, 200, 200, 429, 429, 429]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_woken_and_has_not_come_counts_in_its_class() {
+    let layer = ConcurrencyLimitLayer::new(1).max_queue(1);
+    let desk = Desk::default();
+    let mut service = layer.layer(desk.clone());
+    let mut call = |class| spawn(service.call(request_with(class)));
+    let [mut first, mut silent] = [call(Priority::Batch), call(Priority::Batch)];
+    assert_pending!(first.poll());
+    assert_pending!(silent.poll());
+    desk.take().empty();
+    assert_ready_ok!(first.poll());
+    assert!(silent.is_woken());
+    assert_eq!(assert_ready_ok!(call(Priority::Batch).poll()).status(), 429);
+    // It has stopped counting for the slot, and another call takes that.
+    tokio::time::sleep(ms(100)).await;
+    let mut other = call(Priority::Interactive);
+    assert_pending!(other.poll());
+    assert_eq!(desk.len(), 1);
+    assert_eq!(assert_ready_ok!(call(Priority::Batch).poll()).status(), 429);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_local_answer_can_be_anything_else() {
     let layer = ConcurrencyLimitLayer::new(1).max_queue(0).refuse_with(|refusal| {
         let mut response = refusal.response();

@@ -30,4 +30,6 @@ mod room;
 mod runtimes;
 mod slots;
 mod stack;
+mod unread;
+mod unread_retry;
 mod waits;

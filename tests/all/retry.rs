@@ -9,6 +9,24 @@ const LARGE: &str = r#"{"error":{"message":"Request too large for m in organizat
 const FAULT: &str =
     r#"{"error":{"message":"The server had an error while processing your request.","type":"server_error"}}"#;
 
+#[test]
+fn retries_without_a_delay_let_other_tasks_run() {
+    crate::support_limit::watched(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let _guard = runtime.enter();
+        let layer = layer().pacing(false).backoff(ms(0), ms(0)).max_retries(u32::MAX);
+        let layer = layer.retry_on(RetryOn::openai_sdk()).max_other_retries(u32::MAX);
+        for status in [429, 500] {
+            let server = Server::new(move |_, _| Reply::status(status, "{}"));
+            let mut call = tokio_test::task::spawn(client(&layer, &server).call(request()));
+            for attempt in 1..=50 {
+                tokio_test::assert_pending!(call.poll());
+                assert_eq!((server.count(), call.is_woken()), (attempt, true), "one attempt a turn");
+            }
+        }
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_answer_that_throttles_is_sent_again_and_no_other() {
     use StopReason::{NotRetried, Permanent, ServerSaidNo};

@@ -120,8 +120,10 @@ async fn a_body_is_dropped_before_its_slot_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_nobody_reads_keeps_its_slot() {
-    let (mut service, desk, handle) = limited(1);
+async fn a_body_that_nobody_reads_keeps_its_slot_if_slots_are_never_lent() {
+    let layer = ConcurrencyLimitLayer::new(1).lend_unread_after(None);
+    let (desk, handle) = (Desk::default(), layer.handle());
+    let mut service = layer.layer(desk.clone());
     let mut first = spawn(service.call(request()));
     assert_pending!(first.poll());
     desk.take().answer(Scripted::new([Step::Data("a")]));

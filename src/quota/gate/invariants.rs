@@ -27,6 +27,7 @@ struct World {
     queue: VecDeque<Waiter>,
     asleep: Vec<Waiter>,
     out: Vec<(Ticket, bool)>,
+    lent: Vec<Ticket>,
     epoch: u64,
     spent: [f64; UNITS.len()],
     until: Option<Instant>,
@@ -43,6 +44,7 @@ impl World {
             queue: VecDeque::new(),
             asleep: Vec::new(),
             out: Vec::new(),
+            lent: Vec::new(),
             epoch: 0,
             spent: [0.0; UNITS.len()],
             until: None,
@@ -168,6 +170,18 @@ impl World {
                 let (ticket, _) = self.out.swap_remove(which);
                 self.gate.ended(Some(now), ticket.seq);
             }
+            Event::Lend { which } => {
+                let Some(which) = self.pick(which).filter(|which| self.out[*which].1) else { return };
+                let (ticket, _) = self.out.swap_remove(which);
+                self.gate.lend();
+                self.lent.push(ticket);
+            }
+            Event::Return { which } => {
+                if !self.lent.is_empty() {
+                    let ticket = self.lent.swap_remove(which % self.lent.len());
+                    self.gate.returned(Some(now), ticket.seq);
+                }
+            }
             Event::Withdrawn { which } => {
                 let Some(which) = self.pick(which).filter(|which| !self.out[*which].1) else { return };
                 let (ticket, _) = self.out.swap_remove(which);
@@ -243,7 +257,7 @@ impl World {
                 assert_eq!(figures(&self.gate), before, "4: neither ceiling nor others' use");
             }
         }
-        let standing = self.gate.in_flight().max(1);
+        let standing = (self.out.len() + self.lent.len()).max(1) as u32;
         let least = size.min(standing).min(if ticket.flight.probe { floor.max(1) } else { u32::MAX });
         assert!(self.gate.window() >= least, "4: {} < {least}", self.gate.window());
         if matches!(how, How::Rate | How::Overload) {
@@ -267,6 +281,7 @@ impl World {
 
     fn check(&mut self) {
         assert_eq!(self.gate.in_flight() as usize, self.out.len(), "6: each ticket is closed exactly once");
+        assert_eq!(self.gate.window.lent.count() as usize, self.lent.len(), "6: a lent permit returns exactly once");
         assert_eq!(self.gate.spent, self.spent, "2: only dispatch and settlement change what was spent");
         let at = self.gate.secs(self.now);
         for dim in &self.gate.dims {
@@ -311,6 +326,9 @@ proptest! {
         for _ in 0..3 * (world.queue.len() + world.asleep.len()) + 2 {
             while let Some((ticket, _)) = world.out.pop() {
                 world.gate.ended(Some(world.now), ticket.seq);
+            }
+            while let Some(ticket) = world.lent.pop() {
+                world.gate.returned(Some(world.now), ticket.seq);
             }
             world.pump();
             world.pass(Duration::from_secs(86_401));

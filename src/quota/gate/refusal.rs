@@ -263,16 +263,18 @@ impl Gate {
             now.saturating_duration_since(failing.since) >= max_wait && failing.calls.len() >= CLOSE_AFTER_CALLS
         };
         let busy = self.window.in_flight() > 0 && self.config.pacing;
+        // A call whose body nobody reads may never end: there is no use in waiting for that.
+        let ends = busy && (hint.is_some() || self.window.lent.count() == 0);
         let before = self.cooldown.until();
         if hint.is_some_and(|hint| hint > max_wait) {
             self.shut(now, max_wait, Why::Wait, seq);
         } else if self.cooldown.is_shut() || new && k >= CLOSE_AFTER && self.failing.as_deref().is_some_and(lasting) {
             self.shut(now, FAILING_PROBE, Why::Failing, seq);
-        } else if class == Class::Concurrency && busy {
+        } else if class == Class::Concurrency && ends {
             // The key stays open.
         } else if let Some(hint) = hint {
             self.cooldown.hinted(now, hint, k, &self.config.backoff);
-        } else if new && (cause == Cause::Rate || !busy) {
+        } else if new && (cause == Cause::Rate || !ends) {
             self.cooldown.unhinted(now, k, &self.config.backoff);
         }
         self.outlook_changed |= self.cooldown.until() != before;

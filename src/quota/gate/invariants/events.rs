@@ -45,6 +45,14 @@ pub(super) enum Event {
     Withdrawn {
         which: usize,
     },
+    /// Nobody reads the body of a call whose head has come.
+    Lend {
+        which: usize,
+    },
+    /// The end of a body whose permit was lent.
+    Return {
+        which: usize,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,5 +111,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(which, too_large, shown)| Event::Other { which, too_large, shown }),
         4 => which().prop_map(|which| Event::End { which }),
         1 => which().prop_map(|which| Event::Withdrawn { which }),
+        2 => which().prop_map(|which| Event::Lend { which }),
+        1 => which().prop_map(|which| Event::Return { which }),
     ]
 }
