@@ -37,7 +37,7 @@ struct Shared {
     keys: Mutex<Keys>,
     /// Whether any key has a limit on tokens: until then no request is read to its end for its cost.
     tokens: AtomicBool,
-    /// Draws of the gates' generators, so that a seeded layer is reproducible.
+    /// Draws all other generators, so that a seeded layer is reproducible.
     seed: Mutex<Option<Rng>>,
 }
 
@@ -162,7 +162,8 @@ impl Quotas {
         others.map(|(other, entry)| (QuotaKey::from_hash(*other), Arc::clone(&entry.gate))).collect()
     }
 
-    fn rng(&self) -> Rng {
+    /// A generator for draws of its own: from the seed, if there is one.
+    pub(crate) fn rng(&self) -> Rng {
         let mut seed = self.shared.seed.lock().unwrap_or_else(PoisonError::into_inner);
         seed.as_mut().map_or_else(Rng::new, Rng::fork)
     }

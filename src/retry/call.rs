@@ -217,8 +217,8 @@ impl<C> Call<C> {
         alone: bool,
     ) -> Result<Again, StopReason> {
         let own = || {
-            // A fresh generator for each draw: one that is cloned along with its call gives all the same jitter.
-            let mut rng = fastrand::Rng::new();
+            // A generator for each draw: one that is cloned along with its call gives all the same jitter.
+            let mut rng = self.shared.quotas.rng();
             let drawn = self.shared.config.gate.backoff.draw(self.others + 1, &mut rng);
             hint.map_or(drawn, |hint| hint.max(drawn).saturating_add(backoff::spread(hint, &mut rng)))
         };

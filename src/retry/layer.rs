@@ -311,8 +311,8 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.release_at = when)
     }
 
-    /// Draws jitter from a seed, so that a test is reproducible. Never use it in production: clients with one seed come
-    /// back at the same moment.
+    /// Draws all jitter from a seed, so that a test is reproducible. Never use it in production: clients with one seed come
+    /// back at the same moment. [Idempotency keys](Self::idempotency_key) stay random: two calls must never share one.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         self.shared.quotas.seed(seed);
