@@ -50,7 +50,6 @@ mod call;
 pub mod classify;
 pub mod dialect;
 pub mod limit;
-mod observe;
 mod peek;
 pub mod quota;
 #[cfg(doctest)]
@@ -58,6 +57,7 @@ mod readme;
 mod refusal;
 mod replay;
 mod report;
+mod response;
 pub mod retry;
 mod room;
 mod time;

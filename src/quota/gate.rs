@@ -1,9 +1,10 @@
 //! May this key send now? One state for each key, and what each event does to it: `state × event × now → decision`.
 //!
 //! The gate composes the six parts beside it; only it knows more than one of them: here what lets a call go, in `pace`
-//! when, in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting
+//! when, in `refusal` what a refusal teaches, in `closed` what a body teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting
 //! room, so that admission, order and the one timer are decided under one lock.
 
+mod closed;
 mod figures;
 #[cfg(test)]
 mod invariants;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::blame::{Blame, Cause, Class};
+use super::blame::Blame;
 use super::ceiling::Ceiling;
 use super::cooldown::{Cooldown, Opens, Why};
 use super::correction::Correction;
@@ -24,9 +25,10 @@ use super::level::Level;
 use super::window::{Flight, Window};
 use super::{Clearance, GateConfig};
 use crate::call::Cost;
-use crate::classify::{Dimension, Kind, RateLimitSnapshot, Unit, Verdict};
+use crate::classify::{Dimension, RateLimitSnapshot, Unit};
 use crate::dialect::Dialect;
 use crate::report::Event;
+use crate::response::error_reply::ErrorReply;
 use crate::room::{Next, Rule};
 use crate::time::{add, in_secs};
 use figures::{cost, window_of};
@@ -90,6 +92,8 @@ pub(crate) struct Gate {
     ceiling: Ceiling,
     blame: Blame,
     cooldown: Cooldown,
+    /// What the server said when the quota was used up.
+    closed_by: Option<Arc<ErrorReply>>,
 }
 
 impl Gate {
@@ -114,12 +118,19 @@ impl Gate {
             ceiling: Ceiling::default(),
             blame: Blame::default(),
             cooldown: Cooldown::new(rng),
+            closed_by: None,
             config,
         }
     }
 
     /// A 2xx: what its headers show, and that it was let in. The slot stays taken until the body ends.
     pub(crate) fn success(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
+        self.let_in(now, ticket, shown);
+        self.no_error(ticket.seq);
+    }
+
+    /// A 2xx whose body may hold an error: it does not open a closed key before [`no_error`](Self::no_error).
+    pub(crate) fn let_in(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.silences(now);
         self.heard = now;
         if shown.is_some() {
@@ -127,9 +138,6 @@ impl Gate {
         }
         self.ailing = None;
         self.answered(ticket.seq);
-        if self.cooldown.success(ticket.seq) {
-            self.report(Event::Opened);
-        }
         if self.window.close(ticket.seq) {
             self.window.acked(ticket.flight, true, self.known);
         }
@@ -315,18 +323,5 @@ impl Rule for Gate {
         let more = used - estimated;
         self.spent[Unit::Tokens as usize] += more;
         self.of_unit(Unit::Tokens).filter(|level| level.is_seed()).for_each(|level| level.give_back(-more));
-    }
-
-    /// An error within a success: the key cools down, once an episode. What it says of rates is not learned from: the call
-    /// had been let in.
-    fn heard(&mut self, now: Instant, seq: u64, verdict: &Verdict) {
-        self.silences(now);
-        if verdict.kind == Kind::QuotaExhausted {
-            self.shut(now, QUOTA_PROBE, Why::Quota, seq); // a body cannot reach the account's other keys
-        } else if verdict.is_throttling() {
-            let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
-            let judged = self.blame.judge(seq, self.seq, class, false);
-            self.cool_down(now, seq, verdict.stated(), class, Cause::Rate, judged.new);
-        }
     }
 }

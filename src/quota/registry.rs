@@ -147,9 +147,14 @@ impl Quotas {
         keys.gates.insert(key.hash(), Entry { gate: Arc::clone(&gate), used, account: account.hash() });
         drop(keys);
         drop(forgotten); // outside the lock: it may hold a timer
-        let closed = |(_, sibling): (_, Arc<Room<Gate>>)| sibling.look(|gate| gate.account_closed(Instant::now()));
-        if let Some(closed) = self.siblings(key).into_iter().filter_map(closed).min() {
-            gate.tell(|gate, now| gate.inherit(now, closed));
+        let closed = |(_, sibling): (_, Arc<Room<Gate>>)| {
+            sibling.look(|gate| Some((gate.account_closed(Instant::now())?, gate.closed_by())))
+        };
+        if let Some((closed, reply)) = self.siblings(key).into_iter().filter_map(closed).min_by_key(|(at, _)| *at) {
+            gate.tell(|gate, now| {
+                gate.inherit(now, closed);
+                reply.iter().for_each(|reply| gate.remember(reply));
+            });
         }
         gate
     }

@@ -18,7 +18,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::call::{Priority, next_number};
-use crate::classify::Verdict;
 use queue::{Came, Queue};
 pub(crate) use slot::Slot;
 use timer::Timer;
@@ -73,8 +72,6 @@ pub(crate) trait Rule: Send + 'static {
     fn take(&mut self, now: Instant, ask: &Self::Ask, gap: Duration) -> Self::Pass;
     /// What was admitted has ended. No time is told where a body came at once with the head that was told of.
     fn ended(&mut self, now: Option<Instant>, seq: u64);
-    /// What was admitted turned out to be refused in the midst of its answer.
-    fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
     /// What was admitted at an estimated cost has used so much.
     fn used(&mut self, _estimated: f64, _used: f64) {}
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{ANY_TIME, Room, Rule};
-use crate::classify::Verdict;
 
 /// Where a slot is given back to, whatever the rule behind it.
 pub(crate) trait Release: Send + Sync {
@@ -13,7 +12,6 @@ pub(crate) trait Release: Send + Sync {
     /// The same at the end of an answer whose head was told of: the clock is read if that end was waited for, or if
     /// somebody waits for the slot.
     fn over(&self, seq: u64, waited: bool);
-    fn heard(&self, seq: u64, verdict: &Verdict);
     fn used(&self, estimated: f64, used: f64);
 }
 
@@ -27,10 +25,6 @@ impl<R: Rule> Release for Room<R> {
         let now = ((R::CLOCK && waited) || state.queue.len() > 0).then(Instant::now);
         state.rule.ended(now, seq);
         self.finish(state, now.unwrap_or(*ANY_TIME));
-    }
-
-    fn heard(&self, seq: u64, verdict: &Verdict) {
-        self.tell(|rule, now| rule.heard(now, seq, verdict));
     }
 
     fn used(&self, estimated: f64, used: f64) {
@@ -51,11 +45,6 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) fn new(room: Arc<dyn Release>, seq: u64) -> Self {
         Self { room, seq }
-    }
-
-    /// Tells the room what was heard within the answer.
-    pub(crate) fn heard(&self, verdict: &Verdict) {
-        self.room.heard(self.seq, verdict);
     }
 
     /// Tells the room what the call has used.

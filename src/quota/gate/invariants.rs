@@ -8,7 +8,7 @@ use fastrand::Rng;
 use proptest::prelude::*;
 
 use super::*;
-use crate::classify::Scope;
+use crate::classify::{Kind, Scope, Verdict};
 use crate::quota::level::{Sent, Shown};
 use events::{Event, Figures, How, event};
 
