@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use crate::observe::Observer;
+use crate::response::stream_errors::Observer;
 use crate::room::Slot;
 
 /// At most so many frames of an error body are read ahead, whatever their size: empty ones cost memory, too.
@@ -91,19 +91,13 @@ impl Held {
         Some(self)
     }
 
-    /// A frame has come by, or the end.
+    /// A frame has come by, or the end. Callbacks of the user's may run, and panic.
     #[inline]
     fn see(&mut self, data: Option<&Bytes>, over: bool) {
         if data.is_some() {
             self.slot.delivered();
         }
-        let found = match data {
-            Some(data) => self.observer.see(data, over),
-            None => self.observer.end(),
-        };
-        if let Some(verdict) = found {
-            self.slot.heard(&verdict);
-        }
+        self.observer.see(data, over);
         if over && let Some((estimated, used)) = self.observer.usage() {
             self.slot.used(estimated, used);
         }
@@ -138,9 +132,11 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
                 Some(Ok(frame)) => frame.data_ref(),
                 _ => None,
             };
-            let over = data.is_none() || this.kind.is_end_stream();
-            held.see(data, over);
-            if over && let Some(held) = this.held.take() {
+            if data.is_some() && !this.kind.is_end_stream() {
+                held.see(data, false);
+            } else if let Some(mut held) = this.held.take() {
+                // Taken out first: a callback that panics drops the slot, too.
+                held.see(data, true);
                 held.slot.over(held.observer.waited());
             }
         }

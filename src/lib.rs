@@ -49,7 +49,6 @@ pub mod buffer;
 pub mod classify;
 pub mod dialect;
 pub mod limit;
-mod observe;
 pub mod quota;
 #[cfg(doctest)]
 mod readme;
@@ -57,6 +56,7 @@ mod refusal;
 mod replay;
 mod report;
 mod request;
+mod response;
 pub mod retry;
 mod room;
 mod time;

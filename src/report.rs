@@ -18,8 +18,7 @@ pub enum Event {
         to: f64,
     },
     /// The key is closed: its calls are answered locally, but for a probe now and then. Told of each key of an account whose
-    /// plan or balance is used up; of a key that is first met while its account is closed, only with the server's next
-    /// answer to it.
+    /// plan or balance is used up; of a key that is first met while its account is closed, with its first answer.
     Closed {
         /// Its quota is used up; if not, the server asks for a longer wait than anybody accepts, or refuses everything.
         quota: bool,

@@ -35,6 +35,13 @@ pub(crate) fn refused(verdict: &Verdict, attempt: u32) {
     tracing::debug!(kind = verdict.kind.as_str(), scope, retry_after_ms, attempt, "refused");
 }
 
+/// A success holds an error.
+pub(crate) fn in_body(verdict: &Verdict) {
+    let scope = verdict.scope.map(crate::classify::Scope::as_str);
+    let retry_after_ms = verdict.retry_after.map(as_ms);
+    tracing::debug!(kind = verdict.kind.as_str(), scope, retry_after_ms, "error in a body");
+}
+
 /// A refusal is handed to the caller.
 pub(crate) fn gave_up(reason: StopReason, attempts: u32) {
     tracing::warn!(?reason, attempts, "gave up");

@@ -11,6 +11,8 @@ pub(crate) fn waiting(_: &Room<Gate>) {}
 
 pub(crate) fn refused(_: &Verdict, _: u32) {}
 
+pub(crate) fn in_body(_: &Verdict) {}
+
 pub(crate) fn gave_up(_: StopReason, _: u32) {}
 
 pub(crate) fn answered_locally(_: &Refusal) {}

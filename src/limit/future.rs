@@ -213,7 +213,7 @@ impl Plan {
         let Some(admitted) = &self.admitted else { return Ok(None) };
         match admitted.clearance(Instant::now()) {
             Clearance::Clear => Ok(None),
-            Clearance::Closed(closed) => Err(Refusal::closed(closed)),
+            Clearance::Closed(closed) => Err(Refusal::closed(closed).said_by(admitted.closed_by())),
             Clearance::Until(until) if self.bounds.deadline.is_some_and(|deadline| deadline < until) => {
                 Err(Refusal::new(Reason::Deadline, None))
             }

@@ -1,9 +1,10 @@
 //! May this key send now? One state for each key, and what each event does to it: `state × event × now → decision`.
 //!
 //! The gate composes the parts beside it; only it knows more than one of them: here what lets a call go, in `pace` when,
-//! in `refusal` what a refusal teaches, in `figures` what an answer's figures say. It is a [`Rule`] of a waiting room, so
-//! that admission, order and the one timer are decided under one lock.
+//! in `refusal` what a refusal teaches, in `closed` what a body teaches, in `figures` what an answer's figures say. It is a
+//! [`Rule`] of a waiting room, so that admission, order and the one timer are decided under one lock.
 
+mod closed;
 mod figures;
 #[cfg(test)]
 mod invariants;
@@ -17,7 +18,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::ask::{Ask, Price, UNITS};
-use super::blame::{Blame, Cause, Class};
+use super::blame::Blame;
 use super::call_specific::CallSpecific;
 use super::ceiling::Ceiling;
 use super::cooldown::{Cooldown, Opens, Why};
@@ -26,9 +27,10 @@ use super::level::Level;
 use super::probe::{Probe, Probes};
 use super::window::{Flight, Window};
 use super::{Clearance, GateConfig};
-use crate::classify::{Dimension, Kind, RateLimitSnapshot, Unit, Verdict};
+use crate::classify::{Dimension, RateLimitSnapshot, Unit};
 use crate::dialect::Dialect;
 use crate::report::Event;
+use crate::response::error_reply::ErrorReply;
 use crate::room::{Go, Next, Rule};
 use crate::time::{add, in_secs};
 use figures::window_of;
@@ -93,6 +95,8 @@ pub(crate) struct Gate {
     call_specific: CallSpecific,
     cooldown: Cooldown,
     probes: Probes,
+    /// What the server said when the quota was used up.
+    closed_by: Option<Arc<ErrorReply>>,
 }
 
 /// Refused, and nothing let in since.
@@ -128,12 +132,19 @@ impl Gate {
             call_specific: CallSpecific::default(),
             cooldown: Cooldown::new(rng),
             probes: Probes::default(),
+            closed_by: None,
             config,
         }
     }
 
     /// A 2xx: what its headers show, and that it was let in. The slot stays taken until the body ends.
     pub(crate) fn success(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
+        self.let_in(now, ticket, shown);
+        self.no_error(ticket.seq);
+    }
+
+    /// A 2xx whose body may hold an error: it does not open a closed key before [`no_error`](Self::no_error).
+    pub(crate) fn let_in(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.silences(now);
         self.heard = now;
         if shown.is_some() {
@@ -143,9 +154,6 @@ impl Gate {
         self.call_specific.succeeded(now, ticket.seq, ticket.sent, ticket.ask.refusals);
         self.probes.succeeded();
         self.answered(ticket.seq);
-        if self.cooldown.success(ticket.seq) {
-            self.report(Event::Opened);
-        }
         if self.window.close(ticket.seq) || ticket.flight.above {
             self.window.acked(ticket.flight, true);
         }
@@ -422,19 +430,6 @@ impl Rule for Gate {
         if seeds.peek().is_some() {
             seeds.for_each(|level| level.give_back(-more));
             self.spent[Unit::Tokens as usize] += more;
-        }
-    }
-
-    /// An error within a success: the key cools down, once an episode. What it says of rates is not learned from: the call
-    /// had been let in.
-    fn heard(&mut self, now: Instant, seq: u64, verdict: &Verdict) {
-        self.silences(now);
-        if verdict.kind == Kind::QuotaExhausted {
-            self.shut(now, QUOTA_PROBE, Why::Quota, seq); // a body cannot reach the account's other keys
-        } else if verdict.is_throttling() {
-            let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
-            let judged = self.blame.judge(seq, self.seq, class, false);
-            self.cool_down(now, seq, verdict.stated(), class, Cause::Rate, judged.new);
         }
     }
 

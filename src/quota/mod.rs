@@ -33,6 +33,7 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::call::QuotaKey;
+use crate::response::error_reply::ErrorReply;
 use crate::room::{Closed, Place, Room};
 pub(crate) use ask::Ask;
 pub(crate) use gate::{Gate, News, Ticket};
@@ -101,6 +102,11 @@ impl Admitted {
 
     pub(crate) fn clearance(&self, now: Instant) -> Clearance {
         self.gate.look(|gate| gate.clearance(now, self.seq))
+    }
+
+    /// What the server said when the quota was used up.
+    pub(crate) fn closed_by(&self) -> Option<Arc<ErrorReply>> {
+        self.gate.look(Gate::closed_by)
     }
 }
 

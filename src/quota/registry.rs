@@ -34,7 +34,7 @@ pub struct Quotas {
 #[derive(Default)]
 struct Shared {
     keys: Mutex<Keys>,
-    /// Draws of the gates' generators, so that a seeded layer is reproducible.
+    /// Draws all other generators, so that a seeded layer is reproducible.
     seed: Mutex<Option<Rng>>,
 }
 
@@ -141,9 +141,14 @@ impl Quotas {
         keys.gates.insert(key.hash(), Entry { gate: Arc::clone(&gate), used, account: account.hash() });
         drop(keys);
         drop(forgotten); // outside the lock: it may hold a timer
-        let closed = |(_, sibling): (_, Arc<Room<Gate>>)| sibling.look(|gate| gate.account_closed(Instant::now()));
-        if let Some(closed) = self.siblings(key).into_iter().filter_map(closed).min() {
-            gate.tell(|gate, now| gate.inherit(now, closed));
+        let closed = |(_, sibling): (_, Arc<Room<Gate>>)| {
+            sibling.look(|gate| Some((gate.account_closed(Instant::now())?, gate.closed_by())))
+        };
+        if let Some((closed, reply)) = self.siblings(key).into_iter().filter_map(closed).min_by_key(|(at, _)| *at) {
+            gate.tell(|gate, now| {
+                gate.inherit(now, closed);
+                reply.iter().for_each(|reply| gate.remember(reply));
+            });
         }
         gate
     }
@@ -156,7 +161,8 @@ impl Quotas {
         others.map(|(other, entry)| (QuotaKey::from_hash(*other), Arc::clone(&entry.gate))).collect()
     }
 
-    fn rng(&self) -> Rng {
+    /// A generator for draws of its own: from the seed, if there is one.
+    pub(crate) fn rng(&self) -> Rng {
         let mut seed = self.shared.seed.lock().unwrap_or_else(PoisonError::into_inner);
         seed.as_mut().map_or_else(Rng::new, Rng::fork)
     }

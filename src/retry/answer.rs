@@ -7,6 +7,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body::Body;
 use tokio::time::Instant;
 
+use super::body_errors::head_of;
 use super::call::{Again, Call, Passage, SHOULD_RETRY};
 use super::decide::{Class, class_of};
 use super::future::ERROR_BODY_MAX;
@@ -15,9 +16,10 @@ use crate::body::{Held, ReadAhead, ResponseBody};
 use crate::request::next_number;
 use crate::classify::{self, Kind, RateLimitSnapshot, Verdict};
 use crate::limit::ReleaseAt;
-use crate::observe::{self, Observer};
 use crate::quota::Gate;
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
+use crate::response::error_reply::ErrorReply;
+use crate::response::stream_errors::{Observer, first_event};
 use crate::room::Slot;
 use crate::trace;
 
@@ -51,14 +53,16 @@ impl<C> Call<C> {
     pub(super) fn passes<RB>(&self, response: &Response<RB>) -> bool {
         response.status().is_success()
             && response.extensions().get::<Refusal>().is_none()
-            && !(self.shared.config.peek_first_event && Observer::new(response.headers()).is_events())
+            && !(self.shared.config.peek_first_event && self.is_post && Observer::new(response.headers()).is_events())
     }
 
     /// The head of a response that does not [pass](Self::passes) is there.
     pub(super) fn answered<RB: Body<Data = Bytes>>(&mut self, response: Response<RB>) -> Answer<RB> {
-        if let Some(refusal) = response.extensions().get::<Refusal>().copied() {
+        if let Some(refusal) = response.extensions().get::<Refusal>() {
             // Ours, from a limit below: it goes up at once and teaches nothing.
+            let refusal = refusal.clone();
             self.passage = None;
+            self.verdict = refusal.verdict().cloned().map(Box::new).or(self.verdict.take());
             let mut response = response.map(|body| ResponseBody::inner(body, None));
             response.extensions_mut().insert(self.info(Some(StopReason::Local), refusal.retry_after));
             return Answer::Response(response);
@@ -80,10 +84,12 @@ impl<C> Call<C> {
         if !parts.status.is_success() {
             return self.judge(parts, Rest::Read(ahead), &bytes);
         }
-        if let Some(verdict) = observe::first_event(&bytes).flatten() {
-            return self.judged(parts, Rest::Read(ahead), verdict);
+        if let Some(text) = first_event(&bytes)
+            && let Some(error) = self.shared.judge_text(&self.gate, Some(&parts), text)
+        {
+            return self.judged(parts, Rest::Read(ahead), error.verdict, text);
         }
-        let held = self.let_in(&parts.headers, ahead.is_end_stream());
+        let held = self.let_in(&parts.headers, ahead.is_end_stream(), || parts.clone());
         self.tell_retries(&mut parts.extensions);
         Answer::Response(Response::from_parts(parts, ResponseBody::read(ahead, held)))
     }
@@ -92,11 +98,11 @@ impl<C> Call<C> {
     #[inline]
     pub(super) fn succeeded<RB: Body>(&mut self, response: &mut Response<RB>) -> Option<Held> {
         self.tell_retries(response.extensions_mut());
-        self.let_in(response.headers(), response.body().is_end_stream())
+        self.let_in(response.headers(), response.body().is_end_stream(), || head_of(response))
     }
 
-    /// Tells the gate of a success.
-    fn let_in(&mut self, headers: &HeaderMap, over: bool) -> Option<Held> {
+    /// Tells the gate of a success. `head` copies the answer's head for the user's own judgement.
+    fn let_in(&mut self, headers: &HeaderMap, over: bool, head: impl FnOnce() -> response::Parts) -> Option<Held> {
         if self.shared.config.allowed.retry_on.others {
             self.shared.budget.deposit();
         }
@@ -107,11 +113,21 @@ impl<C> Call<C> {
             self.settle(slot, |gate, now| gate.finished(now, &ticket, shown));
             return None;
         }
-        let estimated = self.tell(|gate, now| {
-            gate.success(now, &ticket, shown);
-            gate.wants_usage(&ticket)
+        let mut observer = Observer::new(headers);
+        let looks = self.is_post && observer.looks();
+        let (estimated, probe) = self.tell(|gate, now| {
+            let probe = looks && gate.is_closed();
+            if probe {
+                gate.let_in(now, &ticket, shown); // its body may say otherwise
+            } else {
+                gate.success(now, &ticket, shown);
+            }
+            (gate.wants_usage(&ticket), probe)
         });
-        Some(Held::new(slot, Observer::new(headers).with_usage(estimated)))
+        if looks {
+            observer = observer.with_errors(|| self.in_body(&ticket, probe, head));
+        }
+        Some(Held::new(slot, observer.with_usage(estimated)))
     }
 
     #[inline]
@@ -121,7 +137,7 @@ impl<C> Call<C> {
         }
     }
 
-    /// Judges an answer that is no success, tells the gate, and decides.
+    /// Judges an answer that is no success, tells the gate, and decides. `read` is what was read of its body.
     pub(super) fn judge<RB: Body<Data = Bytes>>(
         &mut self,
         parts: response::Parts,
@@ -131,9 +147,14 @@ impl<C> Call<C> {
         let own = self.shared.config.classify.as_ref().and_then(|with| with(&parts, read));
         let verdict = own.unwrap_or_else(|| {
             let dialect = self.gate.look(Gate::dialect);
-            Verdict::in_dialect(dialect, parts.status, &parts.headers, read)
+            let mut verdict = Verdict::in_dialect(dialect, parts.status, &parts.headers, read);
+            if Reason::of_headers(&parts.headers) == Some(Reason::QuotaExhausted) {
+                // Another process of ours says so of one of its keys: which keys share an account there is not known here.
+                (verdict.kind, verdict.account) = (Kind::QuotaExhausted, false);
+            }
+            verdict
         });
-        self.judged(parts, rest, verdict)
+        self.judged(parts, rest, verdict, read)
     }
 
     fn judged<RB: Body<Data = Bytes>>(
@@ -141,6 +162,7 @@ impl<C> Call<C> {
         parts: response::Parts,
         rest: Rest<RB>,
         verdict: Verdict,
+        text: &[u8],
     ) -> Answer<RB> {
         let class = class_of(&self.shared.config.allowed, &verdict, classify::should_retry(&parts.headers));
         if class.is_some() {
@@ -151,16 +173,17 @@ impl<C> Call<C> {
         let mut empty = RateLimitSnapshot::EMPTY;
         let slot = self.passage.take().and_then(|Passage { ticket, slot }| {
             if verdict.kind == Kind::QuotaExhausted {
-                if let Some(wait) = self.settle(slot, |gate, now| gate.exhausted(now, &ticket, &verdict)) {
-                    self.close_account(wait);
-                }
+                slot.settled();
+                let reply = ErrorReply::new(verdict.clone(), text);
+                self.shared
+                    .tell_error(self.key, &self.gate, reply, |gate, now, _| gate.exhausted(now, &ticket, &verdict));
             } else if verdict.is_throttling() {
                 let shown = self.shared.shown(&parts.headers, &mut empty);
                 fate = Some(self.settle(slot, |gate, now| gate.refused(now, &ticket, &verdict, shown)));
             } else {
                 let shown = self.shared.shown(&parts.headers, &mut empty);
                 let unprocessed = verdict.kind == Kind::TooLarge || is_unprocessed(parts.status);
-                self.gate.tell(|gate, now| gate.other(now, &ticket, unprocessed, shown));
+                self.tell(|gate, now| gate.other(now, &ticket, unprocessed, shown));
                 return Some(slot); // as any answer: until its body ends
             }
             None

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, header::HeaderName};
+use http::{HeaderValue, Method, Request, Response, header::HeaderName};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -48,6 +48,8 @@ pub(super) struct Call<C> {
     pub(super) started: bool,
     /// There is a copy of the request.
     pub(super) replayable: bool,
+    /// It is a `POST`: a success may hold an error of the server's. Other answers may be files of the user's.
+    pub(super) is_post: bool,
     pub(super) attempts: u32,
     pub(super) throttled: u32,
     /// Refused probes, which cost no retry, up to as many as there are retries.
@@ -104,6 +106,7 @@ impl<C> Call<C> {
             passage: None,
             started: false,
             replayable: false,
+            is_post: false,
             attempts: 0,
             throttled: 0,
             probes: 0,
@@ -190,6 +193,7 @@ impl<C> Call<C> {
             }
         }
         self.attempts += 1;
+        self.is_post = parts.method == Method::POST;
         if let Some(Passage { ticket, .. }) = &self.passage {
             let (gate, seq) = (Arc::clone(&self.gate), ticket.seq);
             parts.extensions.insert(Admitted { place: self.place, key: self.key, gate, seq });
@@ -229,8 +233,8 @@ impl<C> Call<C> {
         alone: bool,
     ) -> Result<Again, StopReason> {
         let own = || {
-            // A fresh generator for each draw: one that is cloned along with its call gives all the same jitter.
-            let mut rng = fastrand::Rng::new();
+            // A generator for each draw: one that is cloned along with its call gives all the same jitter.
+            let mut rng = self.shared.quotas.rng();
             let drawn = self.shared.config.gate.backoff.draw(self.others + 1, &mut rng);
             hint.map_or(drawn, |hint| hint.max(drawn).saturating_add(backoff::spread(hint, &mut rng)))
         };
@@ -256,14 +260,19 @@ impl<C> Call<C> {
     }
 
     /// The answer of a call that was not let in.
-    pub(super) fn refuse<RB: Body<Data = Bytes>>(&mut self, refusal: Refusal) -> Response<ResponseBody<RB>> {
+    pub(super) fn refuse<RB: Body<Data = Bytes>>(&mut self, mut refusal: Refusal) -> Response<ResponseBody<RB>> {
+        if refusal.reason == Reason::QuotaExhausted {
+            // A key that is first met while its account is closed has not told of it yet.
+            refusal = refusal.said_by(self.tell(|gate, _| gate.closed_by()));
+            self.verdict = refusal.verdict().cloned().map(Box::new).or(self.verdict.take());
+        }
         trace::answered_locally(&refusal);
         let mut response = (self.shared.config.refuse_with)(&refusal).map(ResponseBody::local);
         if self.shared.config.mark_final {
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        response.extensions_mut().insert(refusal);
         response.extensions_mut().insert(self.info(Some(StopReason::Local), refusal.retry_after));
+        response.extensions_mut().insert(refusal);
         response
     }
 

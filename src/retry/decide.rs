@@ -95,12 +95,11 @@ pub(crate) fn class_of(
     match (verdict.kind, should_retry) {
         (Kind::QuotaExhausted | Kind::TooLarge, _) => stop(StopReason::Permanent),
         (Kind::Pass, None | Some(false)) => None,
+        (Kind::ServerError, None) if !allowed.retry_on.others => None, // nobody asked for it to be retried
         (_, Some(false)) => stop(StopReason::ServerSaidNo),
         _ if verdict.stated().is_some_and(|hint| hint > allowed.max_wait) => stop(StopReason::HintTooLong),
         _ if verdict.is_throttling() => Some(Ok(Class::Throttled)),
-        (_, Some(true)) => Some(Ok(Class::Other)),
-        (Kind::ServerError, None) if allowed.retry_on.others => Some(Ok(Class::Other)),
-        _ => stop(StopReason::NotRetried),
+        _ => Some(Ok(Class::Other)),
     }
 }
 
@@ -157,7 +156,9 @@ mod tests {
             (&all, Kind::RateLimited, Some(121), Some(false), Some(Err(StopReason::ServerSaidNo))),
             (&all, Kind::RateLimited, Some(121), Some(true), Some(Err(StopReason::HintTooLong))),
             (&all, Kind::RateLimited, Some(120), None, Some(Ok(Throttled))),
-            (&all, Kind::ServerError, None, None, Some(Err(StopReason::NotRetried))),
+            (&all, Kind::ServerError, None, None, None),
+            (&all, Kind::ServerError, Some(121), None, None),
+            (&all, Kind::ServerError, None, Some(false), Some(Err(StopReason::ServerSaidNo))),
             (&all, Kind::ServerError, None, Some(true), Some(Ok(Other))),
             (&sdk, Kind::ServerError, None, None, Some(Ok(Other))),
             (&sdk, Kind::ServerError, Some(121), None, Some(Err(StopReason::HintTooLong))),

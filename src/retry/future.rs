@@ -23,10 +23,10 @@ use tower_service::Service;
 use super::answer::Answer;
 use super::call::{Again, Call};
 use crate::body::{ReadAhead, ResponseBody};
-use crate::observe;
 use crate::quota::Gate;
 use crate::refusal::{Reason, Refusal};
 use crate::replay::CloneBody;
+use crate::response::stream_errors::first_event;
 use crate::room::{Bound, Outcome, Waiting};
 use crate::trace;
 
@@ -147,8 +147,7 @@ where
                     };
                     if parts.status.is_success() {
                         // The first event of a stream; it takes as long as the model thinks.
-                        let enough =
-                            |ahead: &ReadAhead<RB>| observe::first_event(&ahead.bytes(ERROR_BODY_MAX)).is_some();
+                        let enough = |ahead: &ReadAhead<RB>| first_event(&ahead.bytes(ERROR_BODY_MAX)).is_some();
                         ready!(ahead.poll_read(cx, ERROR_BODY_MAX, None, enough));
                     } else {
                         ready!(ahead.poll_read(cx, ERROR_BODY_MAX, Some(ERROR_BODY_TIME), |_| false));
@@ -183,7 +182,7 @@ where
                     continue;
                 }
                 StateProj::Answered { refusal } => {
-                    let response = this.call.refuse(*refusal);
+                    let response = this.call.refuse(refusal.clone());
                     this.state.set(State::Done);
                     return Poll::Ready(Ok(response));
                 }

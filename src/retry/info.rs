@@ -28,9 +28,10 @@ pub struct RetryInfo {
     pub attempts: u32,
     /// How long it waited in all, in queues of this layer and between attempts.
     pub waited: Duration,
-    /// What the server said last, if it refused.
+    /// What the server said last, if it refused. On a local answer while a quota is used up: what it said of the quota.
     pub verdict: Option<Verdict>,
-    /// Why the call was not sent again; nothing when it succeeded.
+    /// Why the call was not sent again; nothing when it succeeded, or when its last answer is none that is retried: a 404,
+    /// or a 500 without [`RetryOn::openai_sdk`](crate::RetryOn::openai_sdk).
     pub stopped: Option<StopReason>,
     /// When it is worth trying again, if that is known.
     pub retry_after: Option<Duration>,
@@ -46,8 +47,6 @@ pub enum StopReason {
     ServerSaidNo,
     /// The server asks for a longer wait than [`max_wait`](crate::RetryOn429Layer::max_wait).
     HintTooLong,
-    /// An answer of a kind that is retried only on request ([`RetryOn`](crate::RetryOn)).
-    NotRetried,
     /// The call carries [`NoRetry`](crate::NoRetry), or another `RetryOn429` above handles it.
     NotAsked,
     /// Its body cannot be copied.

@@ -237,8 +237,8 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.dialect = Some(dialect))
     }
 
-    /// Is told what is worth knowing of a key: a limit that changed, a key that closes or opens. Called on the task of the
-    /// call that learned of it, without any lock; it had better be quick.
+    /// Is told what is worth knowing of a key: a limit that changed, a key that closes or opens. Called at once, without any
+    /// lock, on the task of the call that learned of it, or that reads the body which says it; it had better be quick.
     ///
     /// ```
     /// use tower_429::{Event, RetryOn429Layer};
@@ -269,6 +269,10 @@ impl<C> RetryOn429Layer<C> {
 
     /// Judges an answer that is no success; `None` for the built-in judgement. The body is given for the statuses of
     /// [`reads_body`](crate::classify::reads_body), up to 64 KiB.
+    ///
+    /// It also judges what looks like an error within a success (see [errors inside a 200](crate::retry)): then it is given
+    /// the answer's head and the document, or the one line of the event. [`Kind::Pass`](crate::classify::Kind::Pass) says
+    /// that it is none.
     #[must_use]
     pub fn classify(self, with: impl Fn(&response::Parts, &[u8]) -> Option<Verdict> + Send + Sync + 'static) -> Self {
         self.set(|config| config.classify = Some(Arc::new(with)))
@@ -295,15 +299,16 @@ impl<C> RetryOn429Layer<C> {
     }
 
     /// Whether refusals that are handed back get `x-should-retry: false`, which ends the retry loops of OpenAI's and
-    /// Anthropic's SDKs: for a gateway. Default: false.
+    /// Anthropic's SDKs: for a gateway. Answers that this layer does not retry, such as a 500 without
+    /// [`RetryOn::openai_sdk`], are left as they are. Default: false.
     #[must_use]
     pub fn mark_final(self, on: bool) -> Self {
         self.set(|config| config.mark_final = on)
     }
 
     /// Whether the head of an event stream is held back until its first event, so that a stream that begins with a
-    /// throttling error is retried like a refusal: nothing has been delivered yet. Default: false. Errors later in a stream
-    /// are always passed on; they cool the key down all the same.
+    /// throttling error is retried like a refusal: nothing has been delivered yet. Only answers to `POST` are. Default:
+    /// false. Errors later in a stream are always passed on; they cool the key down all the same.
     #[must_use]
     pub fn peek_first_event(self, on: bool) -> Self {
         self.set(|config| config.peek_first_event = on)
@@ -330,8 +335,8 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.lend_unread_after = time)
     }
 
-    /// Draws jitter from a seed, so that a test is reproducible. Never use it in production: clients with one seed come
-    /// back at the same moment.
+    /// Draws all jitter from a seed, so that a test is reproducible. Never use it in production: clients with one seed come
+    /// back at the same moment. [Idempotency keys](Self::idempotency_key) stay random: two calls must never share one.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         self.shared.quotas.seed(seed);

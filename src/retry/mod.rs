@@ -19,7 +19,8 @@
 //! # What is retried
 //!
 //! Every answer that *throttles*: 429 for too many requests, too many tokens or too many at once, and 503, 529, 498 and
-//! the like that say overloaded. [`RetryOn::openai_sdk`] adds 408, 409, other 5xx and transport errors.
+//! the like that say overloaded. [`RetryOn::openai_sdk`] adds 408, 409, other 5xx and transport errors;
+//! without it these are passed on like any answer that is not this layer's to handle.
 //!
 //! Never what cannot succeed: a quota that is used up, a request that is larger than its limit, an answer with
 //! `x-should-retry: false`, and a hint beyond [`max_wait`](RetryOn429Layer::max_wait). The caller gets the server's last
@@ -35,7 +36,15 @@
 //! twice as long each time, up to ten minutes, and a success opens it again. A plan, a budget or a balance (an answer whose
 //! verdict says [`account`](crate::Verdict::account), such as `insufficient_quota`) closes all keys of the account with the
 //! one that was told. That one probes for all; where nobody calls it, another does, when half as long has passed again or
-//! up to as long. An error inside a 200 closes its own key alone.
+//! up to as long. While a quota is used up, local answers repeat the server's `type` and `code`.
+//!
+//! # Errors inside a 200
+//!
+//! The events of a stream and JSON documents with status 200 are looked at as they pass by, in answers to `POST` alone. An
+//! error is judged like any other answer, by [`classify`](RetryOn429Layer::classify) or in the key's dialect: a used-up quota
+//! closes its key or its account at once, a throttling error cools the key down. A document counts only when it is an error
+//! and nothing else: a file with a member named `error` closes nothing. A probe of a closed key opens it with the first event
+//! that is no error, or at the end of a document that is none; when its body is dropped before, the next call probes.
 //!
 //! # Errors
 //!
@@ -58,6 +67,7 @@
 //! come at once. Nothing is spawned.
 
 mod answer;
+mod body_errors;
 mod budget;
 mod call;
 mod decide;

@@ -1,5 +1,9 @@
-//! Telling a gate what has happened, its account's other gates where it concerns them, and whoever watches.
+//! Telling a gate what has happened, its account's other gates where it concerns them, and whoever listens.
+//!
+//! All that changes a key goes through here, so that each event is delivered when it happens. First all keys are changed,
+//! then listeners are called: one that panics leaves no key behind.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,20 +13,14 @@ use super::layer::Shared;
 use crate::quota::{Gate, News};
 use crate::report::Event;
 use crate::request::QuotaKey;
+use crate::response::error_reply::ErrorReply;
 use crate::room::{Room, Slot};
 use crate::trace;
 
 impl<C> Call<C> {
     /// Tells the call's gate.
     pub(super) fn tell<T>(&self, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
-        let (told, news) = tell(&self.gate, event);
-        if let Some(news) = news {
-            self.shared.report(self.key, &news);
-            if news.contains(&Event::Opened) {
-                self.shared.tell_siblings(self.key, |gate, _| gate.opened_with_account());
-            }
-        }
-        told
+        self.shared.tell(self.key, &self.gate, event)
     }
 
     /// Reports what has happened to the call's key while it waited.
@@ -35,20 +33,50 @@ impl<C> Call<C> {
         slot.settled();
         self.tell(event)
     }
-
-    /// The quota of the call's account is used up: none of its keys is asked for so long.
-    pub(super) fn close_account(&self, wait: Duration) {
-        self.shared.tell_siblings(self.key, |gate, now| gate.closed_with_account(now, wait));
-    }
 }
 
 impl Shared {
-    fn tell_siblings(&self, key: QuotaKey, event: impl Fn(&mut Gate, Instant)) {
-        for (key, gate) in self.quotas.siblings(key) {
-            if let ((), Some(news)) = tell(&gate, &event) {
-                self.report(key, &news);
-            }
+    /// Tells a gate, then whoever listens.
+    pub(super) fn tell<T>(&self, key: QuotaKey, gate: &Room<Gate>, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
+        let (told, news) = tell(gate, event);
+        if let Some(news) = news {
+            let opened = news.contains(&Event::Opened);
+            let others =
+                if opened { self.tell_siblings(key, |gate, _| gate.opened_with_account()) } else { Vec::new() };
+            self.report(key, &news);
+            others.iter().for_each(|(key, news)| self.report(*key, news));
         }
+        told
+    }
+
+    /// Tells a gate of an error that may close it: `event` says for how long all keys of its account are to be closed.
+    pub(super) fn tell_error(
+        &self,
+        key: QuotaKey,
+        gate: &Room<Gate>,
+        reply: ErrorReply,
+        event: impl FnOnce(&mut Gate, Instant, &ErrorReply) -> Option<Duration>,
+    ) {
+        let reply = Arc::new(reply);
+        let (wait, news) = tell(gate, |gate, now| {
+            let wait = event(gate, now, &reply);
+            gate.remember(&reply);
+            wait
+        });
+        let others = wait.map(|wait| {
+            self.tell_siblings(key, |gate, now| {
+                gate.closed_with_account(now, wait);
+                gate.remember(&reply);
+            })
+        });
+        news.iter().for_each(|news| self.report(key, news));
+        others.iter().flatten().for_each(|(key, news)| self.report(*key, news));
+    }
+
+    /// Tells the other gates of a key's account.
+    fn tell_siblings(&self, key: QuotaKey, event: impl Fn(&mut Gate, Instant)) -> Vec<(QuotaKey, Vec<Event>)> {
+        let told = self.quotas.siblings(key).into_iter().map(|(key, gate)| (key, tell(&gate, &event).1));
+        told.filter_map(|(key, news)| Some((key, *news?))).collect()
     }
 
     fn report(&self, key: QuotaKey, news: &[Event]) {

@@ -23,7 +23,6 @@ use tokio::time::Instant;
 
 use crate::request::{Priority, next_number};
 use crate::time::add;
-use crate::classify::Verdict;
 use queue::{Came, Queue};
 use crate::quota::Probe;
 pub(crate) use slot::Slot;
@@ -115,8 +114,6 @@ pub(crate) trait Rule: Send + 'static {
     /// A permit that was lent has ended: nothing is free again because of it. As in [`ended`](Self::ended), no time is told
     /// where nobody needs it.
     fn returned(&mut self, now: Option<Instant>, seq: u64);
-    /// What was admitted turned out to be refused in the midst of its answer.
-    fn heard(&mut self, _now: Instant, _seq: u64, _verdict: &Verdict) {}
     /// Something of an admitted call's answer has come since this was last told.
     fn progressed(&mut self) {}
     /// What was admitted at an estimated cost has used so much.

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::unread::UnreadKey;
 use super::{ANY_TIME, Room, Rule};
-use crate::classify::Verdict;
 use crate::time::add;
 
 /// Where a slot is given back to, whatever the rule behind it.
@@ -21,7 +20,6 @@ pub(crate) trait Release: Send + Sync {
     fn handed_out(&self, lend_after: Duration) -> UnreadKey;
     /// An unread body is polled for the first time. False: its slot has been lent.
     fn first_poll(&self, key: UnreadKey) -> bool;
-    fn heard(&self, seq: u64, verdict: &Verdict);
     /// A frame of the answer's body has come.
     fn delivered(&self);
     fn used(&self, estimated: f64, used: f64);
@@ -52,10 +50,6 @@ impl<R: Rule> Release for Room<R> {
 
     fn first_poll(&self, key: UnreadKey) -> bool {
         self.with(|state| state.unread.remove(key))
-    }
-
-    fn heard(&self, seq: u64, verdict: &Verdict) {
-        self.tell(|rule, now| rule.heard(now, seq, verdict));
     }
 
     fn delivered(&self) {
@@ -115,11 +109,6 @@ impl Slot {
     #[cfg(test)]
     pub(super) fn body(&self) -> BodyState {
         self.body
-    }
-
-    /// Tells the room what was heard within the answer.
-    pub(crate) fn heard(&self, verdict: &Verdict) {
-        self.room.heard(self.seq, verdict);
     }
 
     /// Notes that something of the answer's body has come.

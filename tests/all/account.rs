@@ -162,18 +162,22 @@ async fn a_classifier_of_ones_own_may_say_that_it_is_the_account() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quota_that_ends_within_an_answer_closes_its_own_key_and_no_other_be_it_new() {
-    let error = r#"{"error":{"message":"You exceeded your current quota.","code":"insufficient_quota"}}"#;
-    let server = Server::new(move |_, seen| match model(seen).as_str() {
-        "a" => Reply::status(200, error).header("content-type", "application/json"),
-        _ => Reply::ok(),
-    });
-    let client = client(&layer(), &server);
-    let answers = send_all(&client, ["b", "a", "b", "new"].map(to_model)).await;
-    assert!(answers.iter().all(|answer| answer.status == 200));
-    assert_eq!(refusal(&send(&client, to_model("a")).await), Some(Reason::QuotaExhausted));
-    for model in ["b", "new", "newer"] {
-        assert_eq!(send(&client, to_model(model)).await.status(), 200, "{model}");
+async fn a_quota_that_ends_within_an_answer_closes_the_account_or_its_own_key_as_the_error_says() {
+    let account = r#"{"error":{"message":"You exceeded your current quota.","code":"insufficient_quota"}}"#;
+    let own = r#"{"error":{"message":"The free tier of the model has been exhausted.","code":"AllocationQuota.FreeTierOnly"}}"#;
+    for (error, closed) in [(account, true), (own, false)] {
+        let server = Server::new(move |_, seen| match model(seen).as_str() {
+            "a" => Reply::status(200, error).header("content-type", "application/json"),
+            _ => Reply::ok(),
+        });
+        let client = client(&layer(), &server);
+        let answers = send_all(&client, ["b", "a"].map(to_model)).await;
+        assert!(answers.iter().all(|answer| answer.status == 200));
+        assert_eq!(refusal(&send(&client, to_model("a")).await), Some(Reason::QuotaExhausted), "{error}");
+        for model in ["b", "new", "newer"] {
+            let expected = closed.then_some(Reason::QuotaExhausted);
+            assert_eq!(refusal(&send(&client, to_model(model)).await), expected, "{model} {error}");
+        }
     }
 }
 

@@ -193,6 +193,36 @@ async fn without_a_hint_the_waits_double_and_are_drawn_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_seed_reproduces_the_waits_after_server_and_transport_errors() {
+    for replies in [[500, 500], [0, 0], [409, 0], [429, 500]] {
+        let run = |seed| async move {
+            let server = Server::saying(replies.map(|status| match status {
+                0 => Reply::broken("reset by peer"),
+                status => Reply::status(status, ""),
+            }));
+            let sdk = layer().retry_on(tower_429::RetryOn::openai_sdk()).seed(seed);
+            assert_eq!(send(&client(&sdk, &server), request()).await.status(), 200);
+            server.times()
+        };
+        let (one, same, other) = (run(1).await, run(1).await, run(2).await);
+        assert_eq!(one.len(), 3);
+        assert_eq!(one, same, "{replies:?}");
+        assert_ne!(one, other, "{replies:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_does_not_make_idempotency_keys_equal() {
+    let name = http::HeaderName::from_static("idempotency-key");
+    let server = Server::saying([]);
+    for _ in 0..2 {
+        send(&client(&layer().seed(1).idempotency_key(name.clone()), &server), request()).await;
+    }
+    let keys: Vec<_> = server.seen().iter().map(|seen| seen.parts.headers["idempotency-key"].clone()).collect();
+    assert_ne!(keys[0], keys[1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn clones_of_one_client_do_not_come_back_with_equal_jitter() {
     // Keys of their own, so that each draws for itself.
     let server = Server::new(|n, _| if n < 40 { Reply::status(500, "").after(ms(1)) } else { Reply::ok() });

@@ -29,7 +29,7 @@ fn retries_without_a_delay_let_other_tasks_run() {
 
 #[tokio::test(start_paused = true)]
 async fn every_answer_that_throttles_is_sent_again_and_no_other() {
-    use StopReason::{NotRetried, Permanent, ServerSaidNo};
+    use StopReason::{Permanent, ServerSaidNo};
     for (status, header, body, again, stopped) in [
         (429, "", BARE, true, None),
         (429, "", "", true, None),
@@ -53,11 +53,12 @@ async fn every_answer_that_throttles_is_sent_again_and_no_other() {
         (429, "true", NO_QUOTA, false, Some(Permanent)),
         (429, "false", BARE, false, Some(ServerSaidNo)),
         (503, "false", "", false, Some(ServerSaidNo)),
-        (408, "", "", false, Some(NotRetried)),
-        (409, "", "", false, Some(NotRetried)),
-        (500, "", FAULT, false, Some(NotRetried)),
-        (502, "", "", false, Some(NotRetried)),
-        (504, "", "", false, Some(NotRetried)),
+        (408, "", "", false, None),
+        (409, "", "", false, None),
+        (500, "", FAULT, false, None),
+        (502, "", "", false, None),
+        (504, "", "", false, None),
+        (500, "false", FAULT, false, Some(ServerSaidNo)),
         (400, "", "{}", false, None),
         (401, "", "{}", false, None),
         (404, "false", "{}", false, None),
@@ -228,13 +229,16 @@ async fn one_layer_within_another_does_not_multiply_the_attempts() {
 async fn what_is_handed_back_for_good_is_marked_for_the_clients_behind_a_gateway() {
     let marked = |answer: &Answer| answer.headers().get("x-should-retry").is_some_and(|no| no == "false");
     let gateway = layer().mark_final(true).max_retries(1);
-    for (reply, expected) in
-        [(Reply::bare as fn() -> Reply, true), (Reply::ok, false), (|| Reply::status(404, ""), false)]
+    for (status, expected) in
+        [(429, true), (503, true), (402, true), (200, false), (404, false), (408, false), (409, false), (500, false)]
     {
-        let server = Server::new(move |_, _| reply());
-        let answer = send(&client(&gateway, &server), with(tower_429::QuotaKey::new(expected))).await;
-        assert_eq!(marked(&answer), expected, "{}", answer.status());
+        let server = Server::new(move |_, _| Reply::status(status, ""));
+        let answer = send(&client(&gateway, &server), with(tower_429::QuotaKey::new(status))).await;
+        assert_eq!(marked(&answer), expected, "{status}");
     }
+    let server = Server::new(|_, _| Reply::status(500, ""));
+    let answer = send(&client(&gateway.clone().retry_on(RetryOn::openai_sdk()), &server), request()).await;
+    assert!(marked(&answer), "a 500 is handled where the user asks for it");
     let server = Server::saying([]);
     let late = with(Deadline::within(ms(0)));
     let answer = send(&client(&gateway, &server), late).await;

@@ -8,9 +8,9 @@ use fastrand::Rng;
 use proptest::prelude::*;
 
 use super::*;
-use crate::request::{Cost, next_number};
-use crate::classify::Scope;
+use crate::classify::{Kind, Scope, Verdict};
 use crate::quota::level::{Sent, Shown};
+use crate::request::{Cost, next_number};
 use events::{Event, Figures, How, event};
 
 /// One call that waits, with the moment before which it may not go.

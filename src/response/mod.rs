@@ -1,0 +1,4 @@
+//! What response bodies hold: errors within successes, and the words of an error that callers match on.
+
+pub(crate) mod error_reply;
+pub(crate) mod stream_errors;

@@ -1,0 +1,96 @@
+//! What an error within a success means: it is judged like any other answer, and closes or cools down its key at once.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode, response};
+
+use super::call::Call;
+use super::layer::Shared;
+use crate::call::QuotaKey;
+use crate::classify::{Kind, Verdict};
+use crate::quota::{Gate, Ticket};
+use crate::response::error_reply::ErrorReply;
+use crate::response::stream_errors::BodyErrors;
+use crate::room::Room;
+use crate::trace;
+
+/// What goes with a body to judge its errors: the call's key, and the head of its answer where the user judges.
+pub(super) struct InBody {
+    shared: Arc<Shared>,
+    gate: Arc<Room<Gate>>,
+    key: QuotaKey,
+    seq: u64,
+    head: Option<Box<response::Parts>>,
+    /// The call is a probe: the key opens when its body shows no error.
+    probe: bool,
+}
+
+impl<C> Call<C> {
+    /// Judges the errors of a success that was let in by this ticket.
+    pub(super) fn in_body(
+        &self,
+        ticket: &Ticket,
+        probe: bool,
+        head: impl FnOnce() -> response::Parts,
+    ) -> Box<dyn BodyErrors> {
+        let head = self.shared.config.classify.is_some().then(|| Box::new(head()));
+        let (shared, gate) = (Arc::clone(&self.shared), Arc::clone(&self.gate));
+        Box::new(InBody { shared, gate, key: self.key, seq: ticket.seq, head, probe })
+    }
+}
+
+impl BodyErrors for InBody {
+    fn read(&self, text: &[u8]) -> Option<ErrorReply> {
+        self.shared.judge_text(&self.gate, self.head.as_deref(), text)
+    }
+
+    fn found(&mut self, error: ErrorReply) {
+        self.probe = false;
+        trace::in_body(&error.verdict);
+        let seq = self.seq;
+        if error.verdict.kind == Kind::QuotaExhausted {
+            self.shared
+                .tell_error(self.key, &self.gate, error, |gate, now, error| gate.heard(now, seq, &error.verdict));
+        } else {
+            self.shared.tell(self.key, &self.gate, |gate, now| gate.heard(now, seq, &error.verdict));
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.probe
+    }
+
+    fn none_found(&mut self) {
+        self.probe = false;
+        let seq = self.seq;
+        self.shared.tell(self.key, &self.gate, |gate, _| gate.no_error(seq));
+    }
+}
+
+impl Shared {
+    /// What a text within a success says, if it is an error: by the user's own judgement, else in the key's dialect. The
+    /// headers of a success say nothing of it.
+    pub(super) fn judge_text(
+        &self,
+        gate: &Room<Gate>,
+        head: Option<&response::Parts>,
+        text: &[u8],
+    ) -> Option<ErrorReply> {
+        let own = self.config.classify.as_ref().zip(head).and_then(|(with, head)| with(head, text));
+        let verdict = own.unwrap_or_else(|| {
+            let dialect = gate.look(Gate::dialect);
+            Verdict::in_dialect(dialect, StatusCode::OK, &http::HeaderMap::new(), text)
+        });
+        (verdict.kind != Kind::Pass).then(|| ErrorReply::new(verdict, text))
+    }
+}
+
+/// A copy of an answer's head.
+pub(super) fn head_of<RB>(response: &Response<RB>) -> response::Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = response.status();
+    head.version = response.version();
+    head.headers = response.headers().clone();
+    head.extensions = response.extensions().clone();
+    head
+}
