@@ -13,8 +13,8 @@ static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 ///
 /// By default it is made of the scheme and host, the credentials, and the *pool*: the model in the path or else in the JSON
 /// body, as sent. Two keys on one shared bucket cost next to nothing; one key on two buckets makes each wait for the
-/// other. The rules, and what to do where they do not fit, are in
-/// [`docs/keys.md`](https://docs.rs/crate/tower-429/latest/source/docs/keys.md).
+/// other. The rules, and what to do where they do not fit, are in the
+/// package's `docs/keys.md`.
 ///
 /// When a server says that an account's plan or balance is used up, all keys that differ in the pool alone are closed
 /// together.
