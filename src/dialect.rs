@@ -333,13 +333,7 @@ impl Dialect {
 
     /// The dialect that a host speaks; [`GENERIC`](Self::GENERIC) when it is not known.
     pub fn for_host(host: &str) -> &'static Self {
-        let speaks = |known: &&&str| {
-            let Some(at) = host.len().checked_sub(known.len()) else {
-                return false;
-            };
-            let (head, tail) = host.as_bytes().split_at(at);
-            tail.eq_ignore_ascii_case(known.as_bytes()) && matches!(head.last(), None | Some(b'.'))
-        };
+        let speaks = |known: &&&str| crate::request::host::is_in(host, known);
         Self::ALL.iter().find(|d| d.hosts.iter().any(|h| speaks(&h))).map_or(&Self::GENERIC, |d| *d)
     }
 }

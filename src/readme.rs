@@ -1,2 +1,5 @@
 //! The README's examples, compiled by `cargo test`.
 #![doc = include_str!("../README.md")]
+
+#[doc = include_str!("../docs/keys.md")]
+mod keys {}

@@ -3,16 +3,18 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
-use http::{HeaderMap, Uri, request};
+use http::{HeaderMap, HeaderValue, Uri, request};
+
+use super::{credentials, host, path};
 
 static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Which calls share one quota: a hash under a key that is drawn anew in each process.
 ///
-/// By default it is made of the scheme and host, the credential (`authorization`, `api-key`, `x-api-key` or
-/// `x-goog-api-key`), OpenAI's organisation and project headers, and the *pool*: the model in the path
-/// (`/deployments/{x}/`, `/models/{x}:`) or else in the JSON body, as sent. Two keys on one shared bucket cost next to
-/// nothing; one key on two buckets makes each wait for the other.
+/// By default it is made of the scheme and host, the credentials, and the *pool*: the model in the path or else in the JSON
+/// body, as sent. Two keys on one shared bucket cost next to nothing; one key on two buckets makes each wait for the
+/// other. The rules, and what to do where they do not fit, are in the
+/// package's `docs/keys.md`.
 ///
 /// When a server says that an account's plan or balance is used up, all keys that differ in the pool alone are closed
 /// together.
@@ -49,20 +51,26 @@ impl QuotaKey {
     }
 
     pub(crate) fn of_head(uri: &Uri, headers: &HeaderMap, pool: &[u8]) -> Self {
-        let mut credential: [&[u8]; 3] = [b"", b"", b""];
-        let mut host = uri.authority().map_or(&b""[..], |authority| authority.as_str().as_bytes());
-        for (name, value) in headers {
-            match name.as_str() {
-                "host" if host.is_empty() => host = value.as_bytes(),
-                "api-key" | "x-api-key" | "authorization" | "x-goog-api-key" => credential[0] = value.as_bytes(),
-                "openai-project" => credential[1] = value.as_bytes(),
-                "openai-organization" => credential[2] = value.as_bytes(),
-                _ => {}
-            }
-        }
-        let scheme = uri.scheme_str().unwrap_or_default().as_bytes();
-        let [credential, project, organization] = credential;
-        Self::new([scheme, host, credential, project, organization, pool])
+        // A sum does not depend on the order in which a client sets its headers.
+        let credentials = credentials::of(uri, headers).map(|credential| HASH.hash_one(credential));
+        let credentials = credentials.fold(0, u64::wrapping_add);
+        let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
+        let authority = authority.or_else(|| headers.get("host").map(HeaderValue::as_bytes)).unwrap_or_default();
+        Self::new((uri.scheme_str(), authority, credentials, pool))
+    }
+
+    /// The key of a request whose body names this model, if it does.
+    pub(crate) fn of_model(
+        uri: &Uri,
+        headers: &HeaderMap,
+        model: Option<&[u8]>,
+        pool_of: Option<fn(&str) -> &str>,
+    ) -> Self {
+        let in_path = path::model(host::of(uri, headers), uri.path());
+        let in_body = || model.map(|model| std::str::from_utf8(model).unwrap_or_default());
+        let pool = in_path.or_else(in_body).or_else(|| path::resource(uri.path())).unwrap_or_default();
+        let pool = pool_of.map_or(pool, |pool_of| pool_of(pool));
+        Self::of_head(uri, headers, pool.as_bytes())
     }
 
     pub(crate) const fn hash(self) -> u64 {
@@ -108,5 +116,37 @@ mod tests {
     fn a_key_does_not_show_the_credential() {
         let key = QuotaKey::of(&parts("https://h/", &[("api-key", "secret")]), "m");
         assert!(!format!("{key:?}").contains("secret"));
+    }
+
+    #[test]
+    fn every_credential_counts_in_any_order() {
+        let of = |headers: &[(&str, &str)]| QuotaKey::of(&parts("https://gateway/v1/chat/completions", headers), "m");
+        let both = of(&[("authorization", "Bearer a"), ("api-key", "b")]);
+        assert_eq!(both, of(&[("api-key", "b"), ("accept", "*/*"), ("authorization", "Bearer a")]));
+        for headers in [
+            &[("authorization", "Bearer a")][..],
+            &[("api-key", "b")],
+            &[("authorization", "Bearer a"), ("api-key", "c")],
+            &[("authorization", "Bearer c"), ("api-key", "b")],
+            &[("authorization", "b"), ("api-key", "Bearer a")],
+        ] {
+            assert_ne!(both, of(headers), "{headers:?}");
+        }
+        let twice = |one, other| of(&[("x-api-key", one), ("x-api-key", other)]);
+        assert_eq!(twice("a", "b"), twice("b", "a"));
+    }
+
+    #[test]
+    fn the_pool_is_the_model_in_the_path_or_the_body_else_the_resource() {
+        let uri = Uri::from_static("https://api.openai.com/v1/batches/b1");
+        let key = |model, of| QuotaKey::of_model(&uri, &HeaderMap::new(), model, of);
+        let pool = |pool: &str| QuotaKey::of_head(&uri, &HeaderMap::new(), pool.as_bytes());
+        assert_eq!(key(None, None), pool("batches"));
+        assert_eq!(key(Some(b"m"), None), pool("m"));
+        assert_eq!(key(Some(b"m"), Some(|_| "mine")), pool("mine"));
+        assert_eq!(key(None, Some(|_| "mine")), pool("mine"));
+        let uri = Uri::from_static("https://h/openai/deployments/d/chat/completions");
+        let in_path = QuotaKey::of_model(&uri, &HeaderMap::new(), Some(b"m"), None);
+        assert_eq!(in_path, QuotaKey::of_head(&uri, &HeaderMap::new(), b"d"));
     }
 }

@@ -2,9 +2,11 @@
 
 pub(crate) mod body;
 mod cost;
+mod credentials;
 mod deadline;
+pub(crate) mod host;
 mod key;
-pub(crate) mod path;
+mod path;
 pub mod pool;
 mod priority;
 

@@ -13,7 +13,7 @@ use crate::dialect::Dialect;
 use crate::quota::{Admitted, Ask, Gate, Origin};
 use crate::replay::CloneBody;
 use crate::request::body::{BODY_MAX, Estimate};
-use crate::request::{Cost, Deadline, NoRetry, QuotaKey, next_number, path};
+use crate::request::{Cost, Deadline, NoRetry, QuotaKey, host, next_number};
 use crate::room::{Place, Room};
 
 impl Shared {
@@ -73,13 +73,9 @@ impl Shared {
         let is_empty = body.size_hint().exact() == Some(0);
         let body = at_hand.unwrap_or_default();
         let estimate = Estimate::of(&body);
-        let key = given.unwrap_or_else(|| {
-            let model = path::model(uri.path()).or(estimate.model).unwrap_or_default();
-            let pool = config.pool.map_or(model, |of| of(std::str::from_utf8(model).unwrap_or_default()).as_bytes());
-            QuotaKey::of_head(uri, headers, pool)
-        });
+        let key = given.unwrap_or_else(|| QuotaKey::of_model(uri, headers, estimate.model, config.pool));
         let gate = self.quotas.gate(key, &config.gate, || {
-            let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(uri.host().unwrap_or_default()));
+            let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(host::of(uri, headers)));
             let account = given.unwrap_or_else(|| QuotaKey::of_head(uri, headers, b""));
             Origin { dialect, account }
         });

@@ -255,7 +255,8 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.on_event = Some(Arc::new(tell)))
     }
 
-    /// Maps a model to the pool whose limits it shares: `.pool(tower_429::pool::openai_base)`. Default: the model itself.
+    /// Maps a model to the pool whose limits it shares: `.pool(tower_429::pool::openai_base)`. Default: the model itself. A
+    /// request without a model is mapped by its resource (`batches`), or by an empty name.
     #[must_use]
     pub fn pool(self, of: fn(&str) -> &str) -> Self {
         self.set(|config| config.pool = Some(of))

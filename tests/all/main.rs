@@ -27,6 +27,8 @@ mod properties;
 mod release;
 mod replay;
 mod report;
+mod request_costs;
+mod request_keys;
 mod retry;
 mod room;
 mod runtimes;

@@ -139,6 +139,10 @@ impl Within {
     }
 
     fn open(&mut self, name: &[u8], array: bool) {
+        if self.depth >= DEPTH_MAX {
+            self.depth += 1; // a place of its own no more
+            return;
+        }
         let place = match self.innermost() {
             None => Place::Top,
             Some(Place::Top) if array && is_one_of(name, IDS) => Place::Ids,
@@ -147,9 +151,7 @@ impl Within {
             _ if !array && data::holds_media(name) => Place::Media,
             _ => Place::Other,
         };
-        if let Some(here) = self.places.get_mut(self.depth) {
-            *here = place;
-        }
+        self.places[self.depth] = place;
         self.depth += 1;
     }
 

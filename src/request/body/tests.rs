@@ -63,6 +63,22 @@ fn texts_are_counted_wherever_they_are() {
     }
 }
 
+/// Counted by `cargo run -p tower-429-bench --bin tokenizer_figures`.
+const FIGURES: &str = include_str!("../../../tests/tokenizers/figures.jsonl");
+
+#[test]
+fn a_text_of_any_script_is_estimated_within_a_factor_of_two_of_real_tokenizers() {
+    for line in FIGURES.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (name, text) = (&row["name"], row["text"].as_str().unwrap());
+        let (input, _) = tokens(&serde_json::json!({"input": text}).to_string());
+        for tokenizer in ["o200k_base", "cl100k_base"] {
+            let counted = row[tokenizer].as_f64().unwrap();
+            assert!((counted / 2.0..=counted * 2.0).contains(&input), "{name}: {input} for {counted} of {tokenizer}");
+        }
+    }
+}
+
 #[test]
 fn numbers_are_tokens_only_in_arrays_of_the_input_and_the_prompt() {
     for (body, input) in [
