@@ -9,7 +9,7 @@ use tower_429::Priority;
 
 use crate::results::one;
 use crate::run::Outcome;
-use crate::scenario::{PRESENT, Scenario};
+use crate::scenario::{MAIN, Scenario};
 use crate::schemes::{self, PEERS, Scheme, Setting};
 use crate::situations::interactive_waits;
 
@@ -30,7 +30,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// Draws all of them into a directory.
 pub fn draw(directory: &Path) -> Result {
     std::fs::create_dir_all(directory)?;
-    for scenario in PRESENT.iter().filter(|scenario| ["rpm", "nohdr-bare", "conc-bare"].contains(&scenario.name)) {
+    for scenario in MAIN.iter().filter(|scenario| ["rpm", "nohdr-bare", "conc-bare"].contains(&scenario.name)) {
         arrivals(&directory.join(format!("arrivals-{}.svg", scenario.name)), scenario)?;
     }
     waits(&directory.join("interactive.svg"))
@@ -40,7 +40,12 @@ fn text(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
-fn arrivals(path: &Path, scenario: &Scenario) -> Result {
+/// Draws what arrives at the server of a scenario.
+///
+/// # Errors
+///
+/// The file cannot be written.
+pub fn arrivals(path: &Path, scenario: &Scenario) -> Result {
     let ours = Scheme { name: "tower-429", make: schemes::ours };
     let peers = SHOWN.iter().filter_map(|name| PEERS.iter().find(|peer| peer.name == *name));
     let runs: Vec<(&str, Outcome)> = std::iter::once(&ours)

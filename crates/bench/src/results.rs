@@ -7,6 +7,7 @@ use crate::oracle::oracle;
 use crate::run::{Outcome, all_at_once};
 use crate::scenario::{Scenario, TimeBar};
 use crate::schemes::{self, PEERS, Scheme, Setting};
+use crate::table::Table;
 
 /// Runs of each scheme in each scenario.
 pub const SEEDS: u64 = 5;
@@ -14,8 +15,6 @@ pub const SEEDS: u64 = 5;
 const COMPOSED: f64 = 1.02;
 /// Calls at once of the limit below ours.
 const LIMIT: usize = 64;
-/// What is rounded away in the table misses no bar.
-const ROUNDED: f64 = 5e-4;
 
 /// What is run.
 #[derive(Debug, Clone, Copy)]
@@ -114,60 +113,63 @@ pub fn run(scenarios: &[Scenario], plan: Plan) -> Vec<Row> {
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// Prints ours beside its bars; returns how many were missed.
-pub fn print_ours<'a>(rows: impl Iterator<Item = &'a Row>) -> usize {
-    println!(
-        "| scenario | time ÷ oracle (worst) | bar | 429s per success (worst) | bar | failed | over a limit of {LIMIT}: time / 429s / failed |"
-    );
-    println!("|---|---|---|---|---|---|---|");
-    rows.map(print_row).sum()
+/// Ours beside its bars, and how many of them were missed.
+pub fn ours(rows: &[Row]) -> Table {
+    let mut table = Table::new([
+        "scenario",
+        "time ÷ oracle (worst)",
+        "bar",
+        "429s per success (worst)",
+        "bar",
+        "failed",
+        "over a limit of 64: time / 429s / failed",
+    ]);
+    for row in rows {
+        against_bars(row, &mut table);
+    }
+    table
 }
 
-fn print_row(row: &Row) -> usize {
+fn against_bars(row: &Row, table: &mut Table) {
     let Row { scenario, ours, composed, .. } = row;
-    let mut missed = 0;
-    let mut check = |value: f64, bar: f64| {
-        let over = value > bar + ROUNDED;
-        missed += usize::from(over);
-        if over { "**" } else { "" }
-    };
-    let time = format!("{:.3}", ours.time);
-    let (time, t, time_bar) = match scenario.time_bar {
-        TimeBar::Ideal(bar) => (time, check(ours.time, bar), format!("{bar:.2}")),
+    let value = |value: f64| format!("{value:.3}");
+    let count = |failures: usize| failures.to_string();
+    let (time, time_bar) = match scenario.time_bar {
+        TimeBar::Ideal(bar) => (table.check(value(ours.time), ours.time, bar), format!("{bar:.2}")),
         TimeBar::Seconds(bar) => {
-            (format!("{time}, {:.1} s", ours.seconds), check(ours.seconds, bar), format!("{bar:.0} s"))
+            let time = format!("{:.3}, {:.1} s", ours.time, ours.seconds);
+            (table.check(time, ours.seconds, bar), format!("{bar:.0} s"))
         }
     };
-    let r = check(ours.refused, scenario.refused_bar);
-    let f = check(ours.failures as f64, scenario.failed_bar as f64);
-    let c = check(composed.time, COMPOSED);
     // Each process has a limit of its own: together they are not the 64 that the bar is made for.
     let composed_bar = if scenario.processes == 1 { scenario.refused_bar } else { f64::INFINITY };
-    let cr = check(composed.refused, composed_bar);
-    let cf = check(composed.failures as f64, scenario.failed_bar as f64);
-    println!(
-        "| {} | {t}{time}{t} ({:.2}) | {time_bar} | {r}{:.3}{r} ({:.2}) | {:.2} | {f}{}{f} | {c}{:.3}{c} / {cr}{:.3}{cr} / {cf}{}{cf} |",
+    let failed_bar = scenario.failed_bar as f64;
+    let cells = [
         scenario.label(),
-        ours.worst_time,
-        ours.refused,
-        ours.worst_refused,
-        scenario.refused_bar,
-        ours.failures,
-        composed.time,
-        composed.refused,
-        composed.failures,
-    );
-    missed
+        format!("{time} ({:.2})", ours.worst_time),
+        time_bar,
+        format!("{} ({:.2})", table.check(value(ours.refused), ours.refused, scenario.refused_bar), ours.worst_refused),
+        format!("{:.2}", scenario.refused_bar),
+        table.check(count(ours.failures), ours.failures as f64, failed_bar),
+        format!(
+            "{} / {} / {}",
+            table.check(value(composed.time), composed.time, COMPOSED),
+            table.check(value(composed.refused), composed.refused, composed_bar),
+            table.check(count(composed.failures), composed.failures as f64, failed_bar),
+        ),
+    ];
+    table.row(cells);
 }
 
-/// Prints all schemes beside each other: time ÷ oracle / 429s per success / failed.
-pub fn print_all(rows: &[Row]) {
-    let names: Vec<&str> = PEERS.iter().map(|peer| peer.name).collect();
-    println!("| scenario | **ours** | {} |\n|---|---|{}", names.join(" | "), "---|".repeat(names.len()));
+/// All schemes beside each other: time ÷ oracle / 429s per success / failed.
+pub fn everybody(rows: &[Row]) -> Table {
+    let peers = PEERS.iter().map(|peer| peer.name);
+    let mut table = Table::new(["scenario", "**ours**"].into_iter().chain(peers));
     for row in rows {
-        let cells: Vec<String> = std::iter::once(&row.ours).chain(&row.peers).map(cell).collect();
-        println!("| {} | {} |", row.scenario.label(), cells.join(" | "));
+        let means = std::iter::once(&row.ours).chain(&row.peers);
+        table.row(std::iter::once(row.scenario.label()).chain(means.map(cell)));
     }
+    table
 }
 
 fn cell(mean: &Mean) -> String {

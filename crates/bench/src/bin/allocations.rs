@@ -1,19 +1,17 @@
 //! Counts allocations and bytes for the benchmark `overhead`, a line each: what was counted, a tab, and how much.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use allocation_counter::measure;
 use bytes::Bytes;
 use http::Request;
-use http_body::Body;
 use http_body_util::Full;
 use tower::{Layer, Service};
 use tower_429::{ConcurrencyLimitLayer, QuotaKey, RetryOn429Layer};
 use tower_429_bench::overhead::call::{self, Headers, Server};
 use tower_429_bench::overhead::contenders;
-use tower_429_bench::overhead::measure::Contender;
+use tower_429_bench::overhead::measure::{self, Contender};
 
 /// Fewer than are remembered.
 const KEYS: usize = 1_000;
@@ -42,7 +40,7 @@ fn main() {
 /// Allocations of one call, its request made beforehand.
 fn of_one_call(contender: &mut Contender, headers: Headers) -> u64 {
     let mut request = Some(call::request(headers, &call::body()));
-    let counted = measure(|| {
+    let counted = allocation_counter::measure(|| {
         if let Some(request) = request.take() {
             contender.call(request);
         }
@@ -57,7 +55,7 @@ fn waiter(waiters: usize) -> f64 {
     let mut send = || Box::pin(service.call(Request::new(Full::<Bytes>::default())));
     let Poll::Ready(Ok(_inside)) = send().as_mut().poll(&mut cx) else { panic!("one fits") };
     let mut queue: Vec<_> = (0..waiters).map(|_| send()).collect();
-    let room = measure(|| {
+    let room = allocation_counter::measure(|| {
         for future in &mut queue {
             assert!(future.as_mut().poll(&mut cx).is_pending(), "no more than one fits");
         }
@@ -69,14 +67,13 @@ fn waiter(waiters: usize) -> f64 {
 fn idle_key() -> f64 {
     let mut service = RetryOn429Layer::new().layer(Server::new(1).with_rate_headers());
     let mut cx = Context::from_waker(Waker::noop());
-    let held = measure(|| {
+    let held = allocation_counter::measure(|| {
         for key in 0..KEYS {
             let mut request = Request::new(Full::<Bytes>::default());
             request.extensions_mut().insert(QuotaKey::new(key));
             let mut future = Box::pin(service.call(request));
             let Poll::Ready(Ok(response)) = future.as_mut().poll(&mut cx) else { panic!("nothing is in the way") };
-            let mut body = response.into_body();
-            while let Poll::Ready(Some(_)) = Body::poll_frame(Pin::new(&mut body), &mut cx) {}
+            measure::read_to_end(pin!(response.into_body()), &mut cx);
         }
     });
     held.bytes_current as f64 / KEYS as f64

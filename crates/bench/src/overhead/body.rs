@@ -1,4 +1,4 @@
-//! A response body of so many frames that costs nothing to read.
+//! A response body of so many frames that costs nothing to read, and that comes after its head.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,16 +7,18 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
-/// So many frames, ready at once, none of them allocated.
+/// So many frames, none of them allocated. As from a network, the first is not there at once, and that a frame was the last
+/// one shows when the next is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Frames {
     left: usize,
+    arrived: bool,
 }
 
 impl Frames {
     /// A body of `left` frames.
     pub fn new(left: usize) -> Self {
-        Self { left }
+        Self { left, arrived: false }
     }
 }
 
@@ -24,15 +26,16 @@ impl Body for Frames {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if !self.arrived {
+            self.arrived = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if self.left == 0 {
             return Poll::Ready(None);
         }
         self.left -= 1;
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(br#"data: {"choices":[]}"#)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
     }
 }

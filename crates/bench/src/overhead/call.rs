@@ -81,6 +81,22 @@ pub fn request(headers: Headers, body: &Bytes) -> Request<Full<Bytes>> {
     request
 }
 
+/// OpenAI's six rate headers, of limits so large that nothing waits for them.
+pub fn rate_headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("x-ratelimit-limit-requests", "100000000"),
+        ("x-ratelimit-limit-tokens", "3000000000"),
+        ("x-ratelimit-remaining-requests", "99999999"),
+        ("x-ratelimit-remaining-tokens", "2999999744"),
+        ("x-ratelimit-reset-requests", "6ms"),
+        ("x-ratelimit-reset-tokens", "1ms"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers
+}
+
 /// The server: answers at once.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -94,20 +110,9 @@ impl Server {
         Self { headers: Arc::default(), frames }
     }
 
-    /// OpenAI's six rate headers on each answer, of limits so large that nothing waits for them.
+    /// With [`rate_headers`] on each answer.
     pub fn with_rate_headers(self) -> Self {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("x-ratelimit-limit-requests", "100000000"),
-            ("x-ratelimit-limit-tokens", "3000000000"),
-            ("x-ratelimit-remaining-requests", "99999999"),
-            ("x-ratelimit-remaining-tokens", "2999999744"),
-            ("x-ratelimit-reset-requests", "6ms"),
-            ("x-ratelimit-reset-tokens", "1ms"),
-        ] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        Self { headers: Arc::new(headers), ..self }
+        Self { headers: Arc::new(rate_headers()), ..self }
     }
 }
 
@@ -134,14 +139,10 @@ impl Service<Request<Full<Bytes>>> for Server {
 #[derive(Debug, Clone, Copy)]
 pub struct CloneRequests;
 
-impl<RB> Policy<Request<Full<Bytes>>, Response<RB>, Infallible> for CloneRequests {
+impl<RB, E> Policy<Request<Full<Bytes>>, Response<RB>, E> for CloneRequests {
     type Future = Ready<()>;
 
-    fn retry(
-        &mut self,
-        _: &mut Request<Full<Bytes>>,
-        result: &mut Result<Response<RB>, Infallible>,
-    ) -> Option<Self::Future> {
+    fn retry(&mut self, _: &mut Request<Full<Bytes>>, result: &mut Result<Response<RB>, E>) -> Option<Self::Future> {
         let refused = result.as_ref().is_ok_and(|answer| answer.status() == http::StatusCode::TOO_MANY_REQUESTS);
         refused.then(|| ready(()))
     }
@@ -152,21 +153,21 @@ impl<RB> Policy<Request<Full<Bytes>>, Response<RB>, Infallible> for CloneRequest
 }
 
 /// tower's own pair.
-pub fn tower_pair(server: Server) -> Retry<CloneRequests, TowerLimit<Server>> {
+pub fn tower_pair<S>(server: S) -> Retry<CloneRequests, TowerLimit<S>> {
     ServiceBuilder::new().layer(RetryLayer::new(CloneRequests)).layer(TowerLimitLayer::new(64)).service(server)
 }
 
 /// Our retry alone.
-pub fn retry(layer: &RetryOn429Layer, server: Server) -> RetryOn429<Server> {
+pub fn retry<S>(layer: &RetryOn429Layer, server: S) -> RetryOn429<S> {
     layer.layer(server)
 }
 
 /// Our limit alone.
-pub fn limit(server: Server) -> ConcurrencyLimit<Server> {
+pub fn limit<S>(server: S) -> ConcurrencyLimit<S> {
     ConcurrencyLimitLayer::new(64).layer(server)
 }
 
 /// Both of ours.
-pub fn both(layer: &RetryOn429Layer, server: Server) -> RetryOn429<ConcurrencyLimit<Server>> {
+pub fn both<S>(layer: &RetryOn429Layer, server: S) -> RetryOn429<ConcurrencyLimit<S>> {
     layer.layer(limit(server))
 }

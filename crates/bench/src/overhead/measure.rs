@@ -36,10 +36,7 @@ where
         let Poll::Ready(Ok(())) = self.poll_ready(&mut cx) else { panic!("the server is always ready") };
         let future = pin!(Service::call(self, request));
         let Poll::Ready(Ok(response)) = future.poll(&mut cx) else { panic!("the server answers at once") };
-        let mut body = pin!(response.into_body());
-        while let Some(frame) = next(body.as_mut(), &mut cx) {
-            std::hint::black_box(frame);
-        }
+        read_to_end(pin!(response.into_body()), &mut cx);
     }
 
     fn future_size(&self) -> usize {
@@ -47,11 +44,15 @@ where
     }
 }
 
-fn next<B: Body<Data = Bytes>>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Option<Bytes> {
-    match body.poll_frame(cx) {
-        Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
-        Poll::Ready(None) => None,
-        _ => panic!("the body is there at once"),
+/// Reads a body to its end; one that is not there yet is there when it is asked again.
+pub fn read_to_end<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, cx: &mut Context<'_>) {
+    loop {
+        match body.as_mut().poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => drop(std::hint::black_box(frame.into_data())),
+            Poll::Ready(Some(Err(_))) => panic!("no frame fails"),
+            Poll::Ready(None) => return,
+            Poll::Pending => {}
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::scenario::Job;
 use crate::wire::CALL_HEADER;
 use text::{CHINESE, CHINESE_ESCAPED, PROSE};
 
-pub use text::{CHINESE_TOKENS_A_CHARACTER, IDS, PROSE_TOKENS_A_CHARACTER};
+pub use text::{CHINESE_TOKENS_A_CHARACTER, IDS, IMAGE_CHAT, PROSE_TOKENS_A_CHARACTER};
 
 /// The form of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Kind {
     ChineseEscaped,
     /// Sixteen inputs of 2,000 token ids each, to be embedded.
     TokenIds,
+    /// A chat with an image of 2 MB in it, as base64.
+    Image,
     /// A form with a file in it, which is not JSON.
     Form,
 }
@@ -35,7 +37,7 @@ const BOUNDARY: &str = "----7d1c4c7e9b1e0b9f";
 impl Kind {
     fn path(self) -> &'static str {
         match self {
-            Self::Prose | Self::Chinese | Self::ChineseEscaped => "/v1/chat/completions",
+            Self::Prose | Self::Chinese | Self::ChineseEscaped | Self::Image => "/v1/chat/completions",
             Self::TokenIds => "/v1/embeddings",
             Self::Form => "/v1/audio/transcriptions",
         }
@@ -69,6 +71,7 @@ pub fn body(number: usize, job: &Job) -> Bytes {
         Kind::Chinese => chat(job, CHINESE.slice(number, job.text / CHINESE_TOKENS_A_CHARACTER)),
         Kind::ChineseEscaped => chat(job, CHINESE_ESCAPED.slice(number, job.text / CHINESE_TOKENS_A_CHARACTER)),
         Kind::TokenIds => text::token_ids(),
+        Kind::Image => text::image_chat(),
         Kind::Form => form(job.text),
     }
 }
@@ -127,6 +130,16 @@ mod tests {
         let inputs = json["input"].as_array().unwrap();
         assert_eq!(inputs.len() * inputs[0].as_array().unwrap().len(), IDS);
         assert_eq!(inputs[15].as_array().unwrap().len(), 2_000);
+    }
+
+    #[test]
+    fn an_image_is_a_data_url_of_two_megabytes_beside_a_question() {
+        let json: serde_json::Value = serde_json::from_slice(&body(0, &job(Kind::Image, 0.0))).unwrap();
+        let [question, image] = [0, 1].map(|part| &json["messages"][0]["content"][part]);
+        assert_eq!(question["text"].as_str().unwrap().len(), 940);
+        let url = image["image_url"]["url"].as_str().unwrap();
+        assert!(url.starts_with("data:image/jpeg;base64,/9j/"));
+        assert_eq!(url.len(), "data:image/jpeg;base64,/9j/".len() + 2_000_000);
     }
 
     #[test]

@@ -12,6 +12,13 @@ pub const CHINESE_TOKENS_A_CHARACTER: f64 = 0.7;
 /// The token ids of one request to embed.
 pub const IDS: usize = INPUTS * IDS_AN_INPUT;
 
+/// The tokens of the chat with an image: 765 of the image, as OpenAI counts one of 1,024 by 1,024 at high detail, and a
+/// question of 235.
+pub const IMAGE_CHAT: f64 = 765.0 + QUESTION;
+
+const QUESTION: f64 = 235.0;
+/// Characters of the image's base64.
+const IMAGE: usize = 2_000_000;
 const INPUTS: usize = 16;
 const IDS_AN_INPUT: usize = 2_000;
 /// Ids are below this, as `cl100k` has them.
@@ -76,6 +83,21 @@ pub(super) fn token_ids() -> Bytes {
         let mut input = || (0..IDS_AN_INPUT).map(|_| rng.u32(..VOCABULARY)).collect::<Vec<_>>();
         let inputs: Vec<_> = (0..INPUTS).map(|_| input()).collect();
         serde_json::json!({ "model": "text-embedding-3-small", "input": inputs }).to_string().into()
+    });
+    BODY.clone()
+}
+
+/// The body of a chat about an image, each time the same.
+pub(super) fn image_chat() -> Bytes {
+    static BODY: LazyLock<Bytes> = LazyLock::new(|| {
+        let mut rng = Rng::with_seed(2);
+        let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let image: String = (0..IMAGE).map(|_| char::from(letters[rng.usize(..letters.len())])).collect();
+        let text = PROSE.slice(0, QUESTION / PROSE_TOKENS_A_CHARACTER);
+        format!(
+            r#"{{"model":"gpt-4o","messages":[{{"role":"user","content":[{{"type":"text","text":"{text}"}},{{"type":"image_url","image_url":{{"url":"data:image/jpeg;base64,/9j/{image}"}}}}]}}]}}"#
+        )
+        .into()
     });
     BODY.clone()
 }

@@ -7,7 +7,7 @@ use tower_429_testing::{Charge, Hints, RateHeaders};
 use super::TimeBar::{Ideal, Seconds};
 use super::jobs::SPREAD;
 use super::{Change, Counting, Distance, Scenario, Service, Size};
-use crate::request::{IDS, Kind};
+use crate::request::{IDS, IMAGE_CHAT, Kind};
 
 const BASE: Scenario = Scenario {
     name: "rpm",
@@ -118,7 +118,7 @@ const SECOND: Scenario = Scenario {
 };
 
 /// The servers of the main job, in the order of the table.
-pub const PRESENT: &[Scenario] = &[
+pub const MAIN: &[Scenario] = &[
     BASE,
     Scenario { name: "rpm-debt", charge: Charge::Debt(0.25), ..BASE },
     TPM,
@@ -131,8 +131,8 @@ pub const PRESENT: &[Scenario] = &[
     Scenario { name: "nohdr-bare", refused_bar: 0.10, bare: true, ..NOHDR },
     CONC,
     Scenario { name: "conc-bare", bare: true, ..CONC },
-    Scenario { name: "conc-bare, headers on 2xx", bare: true, headers: RateHeaders::SuccessOnly, ..CONC },
-    Scenario { name: "conc-bare, no headers", bare: true, headers: RateHeaders::None, ..CONC },
+    Scenario { name: "conc-bare-2xx", bare: true, headers: RateHeaders::SuccessOnly, ..CONC },
+    Scenario { name: "conc-bare-nohdr", bare: true, headers: RateHeaders::None, ..CONC },
     CAP,
     Scenario { name: "cap1", refused_bar: 0.12, at_once: Some(1), ..CAP },
     Scenario {
@@ -198,8 +198,8 @@ pub const PRESENT: &[Scenario] = &[
     Scenario { name: "fixed-tpm", time_bar: Ideal(1.05), refused_bar: 0.05, fixed: true, ..TPM },
 ];
 
-/// A key that nobody has used before, tokens that are short, and bodies of every kind: a server that answers after half a
-/// second, shows its tokens and explains its refusals in words.
+/// More calls at once than the tokens of a minute are enough for. The server answers after half a second, shows its tokens
+/// and explains its refusals in words.
 const TPM_COLD: Scenario = Scenario {
     name: "tpm-cold",
     time_bar: Ideal(1.02),
@@ -223,7 +223,7 @@ const TPM_CHINESE: Scenario = Scenario {
     max_tokens: None,
     ..TPM
 };
-/// The first minute: every kind of body against a limit on tokens.
+/// The first minute of a process: every kind of body against a limit on tokens.
 pub const COLD: &[Scenario] = &[
     TPM_COLD,
     Scenario { name: "tpm-cold-small", jobs: 1_000, tokens: Size::minute(30_000.0), prompt: 100.0, ..TPM_COLD },
@@ -242,6 +242,16 @@ pub const COLD: &[Scenario] = &[
         tokens: Size::minute(1e6),
         kind: Kind::TokenIds,
         prompt: IDS as f64,
+        ..TPM_COLD
+    },
+    Scenario {
+        name: "tpm-images",
+        time_bar: Ideal(1.10),
+        refused_bar: 0.10,
+        jobs: 80,
+        tokens: Size::minute(30_000.0),
+        kind: Kind::Image,
+        prompt: IMAGE_CHAT,
         ..TPM_COLD
     },
     TPM_CHINESE,
@@ -291,8 +301,8 @@ fn far(near: &Scenario) -> Scenario {
 
 /// All scenarios: those of the main job, the first minute, the ramps, and those of the main job far away.
 pub fn all() -> Vec<Scenario> {
-    let near = [PRESENT, COLD, RAMP].concat();
-    let far: Vec<Scenario> = PRESENT.iter().map(far).collect();
+    let near = [MAIN, COLD, RAMP].concat();
+    let far: Vec<Scenario> = MAIN.iter().map(far).collect();
     [near, far].concat()
 }
 

@@ -10,7 +10,7 @@ use tower_429_testing::{Charge, HintUnit, Hints, Latency, Limit, Provider, RateH
 use crate::request::Kind;
 
 pub use jobs::Job;
-pub use list::{COLD, PRESENT, RAMP, all, named};
+pub use list::{COLD, MAIN, RAMP, all, named};
 
 /// A bucket's capacity and its refill a second.
 #[derive(Debug, Clone, Copy)]

@@ -5,6 +5,8 @@ mod people;
 mod refusals;
 mod timer;
 
+use crate::table::Table;
+
 /// One bar, and what was found.
 #[derive(Debug, Clone)]
 pub struct Finding {
@@ -22,26 +24,28 @@ impl Finding {
     }
 }
 
-/// All of them; about twenty seconds, most of it for the real timer.
-pub fn all() -> Vec<Finding> {
+/// Those in virtual time.
+pub fn in_virtual_time() -> Vec<Finding> {
     let mut all = people::priority();
     all.extend(refusals::always_refused());
     all.extend(people::idle_minutes());
     all.extend(people::cancelled());
-    all.extend(timer::real_time());
     all
 }
 
-/// Prints them; returns how many bars were missed.
-pub fn print(findings: &[Finding]) -> usize {
-    println!("| situation | found | bar |\n|---|---|---|");
-    let mut missed = 0;
+/// Those against the real timer; they take about twenty seconds.
+pub fn in_real_time() -> Vec<Finding> {
+    timer::real_time()
+}
+
+/// What was found beside its bars, and how many of them were missed.
+pub fn table(findings: &[Finding]) -> Table {
+    let mut table = Table::new(["situation", "found", "bar"]);
     for Finding { what, found, bar } in findings {
-        let over = if found > bar { "**" } else { "" };
-        missed += usize::from(!over.is_empty());
-        println!("| {what} | {over}{found:.3}{over} | {bar:.3} |");
+        let value = table.check(format!("{found:.3}"), *found, *bar);
+        table.row([what.clone(), value, format!("{bar:.3}")]);
     }
-    missed
+    table
 }
 
 pub use people::{Waits, interactive_waits};

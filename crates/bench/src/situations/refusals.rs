@@ -12,7 +12,7 @@ use tower::{Layer, service_fn};
 use super::Finding;
 use crate::request::request;
 use crate::run::{client, virtually};
-use crate::scenario::PRESENT;
+use crate::scenario::MAIN;
 use crate::schemes::{self, Setting};
 
 /// What is counted: this long after the first attempt.
@@ -61,7 +61,7 @@ fn attempts(status: u16, body: &'static str, hint: Option<&'static str>) -> usiz
         let layer = schemes::layer(Setting { seed: 1, retries: u32::MAX }).max_sleep(Duration::from_secs(86_400));
         let client = client(layer.layer(server));
         let mut calls = JoinSet::new();
-        for (number, job) in PRESENT[0].jobs(1).iter().take(400).enumerate() {
+        for (number, job) in MAIN[0].jobs(1).iter().take(400).enumerate() {
             calls.spawn_local(client(request(number, job)));
         }
         tokio::time::sleep(SPAN).await;
