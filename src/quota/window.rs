@@ -321,7 +321,7 @@ mod tests {
         let flights: Vec<_> = (1..=6).map(|seq| window.sent(seq, now)).collect();
         (0..3).for_each(|_| window.lend());
         assert_eq!((window.in_flight(), window.lent.count()), (3, 3));
-        window.left(); // refused
+        window.left(6); // refused
         window.lower(flights[5], 6);
         assert_eq!((window.in_flight(), window.size()), (2, 5));
         assert_eq!([0, 1, 3].map(|ahead| window.missing(ahead)), [0, 0, 1]);

@@ -25,11 +25,11 @@ impl Rule for Seats {
 
     fn submit(&mut self, _: Instant) {}
 
-    fn next(&mut self, _: Instant, (): &(), ahead: usize) -> Next {
-        if self.in_use + ahead < self.size { Next::Go { gap: Duration::ZERO } } else { Next::Park(None) }
+    fn next(&mut self, now: Instant, (): &(), ahead: usize) -> Next {
+        if self.in_use + ahead < self.size { Next::Go(Go::default()) } else { Next::Park(now + crate::time::LONGEST) }
     }
 
-    fn take(&mut self, _: Instant, (): &(), _: Duration) -> u64 {
+    fn take(&mut self, _: Instant, (): &(), _: Go) -> u64 {
         assert!(self.in_use < self.size, "too many at once");
         self.in_use += 1;
         1
