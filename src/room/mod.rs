@@ -1,4 +1,4 @@
-//! The waiting room that the gate and the plain limit share: order, wake-ups, expiry and the one timer, written once.
+//! The waiting room that the gate and the plain limit share: order, wake-ups, expiry and timers, written once.
 //!
 //! A [`Rule`] decides; the room keeps who waits and wakes them. Both live under one mutex, so that a decision and its
 //! consequence are one step. Waking is not admission: whoever comes asks the rule again.
@@ -21,7 +21,7 @@ use crate::call::{Priority, next_number};
 use crate::classify::Verdict;
 use queue::{Came, Queue};
 pub(crate) use slot::Slot;
-use timer::Timer;
+use timer::{Share, Timers};
 pub(crate) use waiting::{Bound, Bounds, Outcome, Waiting};
 
 /// What a rule is told that needs no time.
@@ -79,10 +79,10 @@ pub(crate) trait Rule: Send + 'static {
     fn used(&mut self, _estimated: f64, _used: f64) {}
 }
 
-/// A rule, its queue and its timer.
+/// A rule, its queue and its timers.
 pub(crate) struct Room<R: Rule> {
     state: Mutex<State<R>>,
-    /// The timer fired and nobody has looked yet. Its waker may run while we hold the lock ourselves.
+    /// A timer fired and nobody has looked yet. Its waker may run while we hold the lock ourselves.
     rang: AtomicBool,
     me: Weak<Self>,
 }
@@ -90,7 +90,7 @@ pub(crate) struct Room<R: Rule> {
 struct State<R: Rule> {
     rule: R,
     queue: Queue<R::Ask>,
-    timer: Timer,
+    timers: Timers,
 }
 
 /// What a call at the door gets.
@@ -103,7 +103,7 @@ pub(crate) enum Entry<P> {
 impl<R: Rule> Room<R> {
     pub(crate) fn new(rule: R) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
-            state: Mutex::new(State { rule, queue: Queue::new(), timer: Timer::default() }),
+            state: Mutex::new(State { rule, queue: Queue::new(), timers: Timers::default() }),
             rang: AtomicBool::new(false),
             me: me.clone(),
         })
@@ -148,9 +148,10 @@ impl<R: Rule> Room<R> {
     }
 
     /// A waiter that will not come any more.
-    pub(crate) fn cancel(&self, place: Place) {
+    fn cancel(&self, place: Place, share: Option<Share>) {
         let mut state = self.lock();
         let waker = state.queue.remove(place);
+        state.timers.leave(share);
         let now = state.now();
         self.finish(state, now);
         drop(waker);
@@ -160,6 +161,7 @@ impl<R: Rule> Room<R> {
     fn poll_place(
         &self,
         place: &mut Place,
+        share: &mut Option<Share>,
         ask: &R::Ask,
         first: Option<&Bounds>,
         waker: &Waker,
@@ -193,9 +195,10 @@ impl<R: Rule> Room<R> {
         };
         let mut old = None;
         let poll = if let Some(outcome) = outcome {
+            state.timers.leave(share.take());
             Poll::Ready(outcome)
         } else {
-            state.timer.ensure(now, &self.me);
+            state.timers.join(now, share, &self.me);
             old = state.queue.insert(place, *ask, waker);
             Poll::Pending
         };
@@ -222,7 +225,7 @@ impl<R: Rule> Room<R> {
     /// Calls whoever may go, unlocks, and wakes them.
     #[inline]
     fn finish<'a>(&'a self, state: MutexGuard<'a, State<R>>, now: Instant) {
-        if state.queue.len() > 0 || state.timer.is_made() {
+        if state.queue.len() > 0 || state.timers.are_made() {
             self.unlock(state, now);
         } else {
             drop(state); // nobody to call, no timer to set or to give up: what most calls meet
@@ -251,7 +254,7 @@ impl<R: Rule> Room<R> {
         }
     }
 
-    /// Does what the timer asked for.
+    /// Does what a timer asked for.
     fn obey_bell(&self) {
         while self.rang.load(Ordering::SeqCst) {
             let mut state = match self.state.try_lock() {
@@ -261,16 +264,12 @@ impl<R: Rule> Room<R> {
             };
             self.rang.store(false, Ordering::SeqCst);
             let now = state.now();
-            if state.timer.fired(now) {
-                self.unlock(state, now);
-            } else {
-                // Rung before its time: its runtime is shutting down. Somebody who waits makes a new one.
-                let old = state.timer.discard();
-                let messengers = state.queue.messengers();
-                drop(state);
-                drop(old);
-                messengers.into_iter().for_each(Waker::wake);
-            }
+            // One that fired before its time is lost, because its runtime shuts down: whoever waits there looks for another.
+            // Where none is left, that is seen to below.
+            let lost = !state.timers.fired(now) && state.timers.are_made();
+            let messengers = if lost { state.queue.messengers() } else { Vec::new() };
+            self.unlock(state, now);
+            messengers.into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -308,7 +307,7 @@ impl<R: Rule> State<R> {
         late.then_some(Outcome::Late(Bound::Deadline))
     }
 
-    /// Calls everybody who may go and sets the timer. True: there is more to tell; come again after waking these.
+    /// Calls everybody who may go and sets the timers. True: there is more to tell; come again after waking these.
     fn pump(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
         self.queue.expire(now);
         let mut due = None;
@@ -333,7 +332,7 @@ impl<R: Rule> State<R> {
         let due = [due, self.queue.next_expiry()].into_iter().flatten().min();
         // A rule that asked to be woken now would be woken for ever.
         let due = due.map(|due| due.max(now + Duration::from_micros(1)));
-        if !self.timer.aim(now, due, self.queue.len() > 0) {
+        if !self.timers.aim(now, due, self.queue.len() > 0) {
             wakers.extend(self.queue.messengers()); // to make one: only a waiter's poll has a runtime for sure
         }
         false
