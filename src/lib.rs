@@ -49,6 +49,7 @@ pub mod buffer;
 mod call;
 pub mod classify;
 pub mod dialect;
+mod key_map;
 pub mod limit;
 mod observe;
 mod peek;

@@ -11,7 +11,9 @@
 //! * `cooldown`: not before, and the key that is closed
 //! * `gate`: composes the six
 //! * `registry`: the gates by key
+//! * `account`: keys that share a plan, and what is known of it
 
+mod account;
 mod blame;
 mod ceiling;
 mod cooldown;
@@ -30,7 +32,7 @@ use crate::backoff::Backoff;
 use crate::call::QuotaKey;
 use crate::room::{Closed, Place, Room};
 pub(crate) use gate::{Gate, News, Ticket};
-pub(crate) use registry::Origin;
+pub(crate) use registry::{Found, Member, Origin};
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
 
 /// How many calls a new key may have in flight before anything is known of it: 16.

@@ -150,9 +150,7 @@ impl<C> Call<C> {
         let mut empty = RateLimitSnapshot::EMPTY;
         let slot = self.passage.take().and_then(|Passage { ticket, slot }| {
             if verdict.kind == Kind::QuotaExhausted {
-                if let Some(wait) = self.settle(slot, |gate, now| gate.exhausted(now, &ticket, &verdict)) {
-                    self.close_account(wait);
-                }
+                self.exhausted(slot, &ticket, &verdict);
             } else if verdict.is_throttling() {
                 if verdict.requested.is_some_and(|requested| requested > 1.0) {
                     self.shared.quotas.note_tokens(); // its text speaks of a limit on tokens

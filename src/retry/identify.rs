@@ -1,7 +1,5 @@
 //! Who shares a limit with a call, what it costs, and the gate that decides.
 
-use std::sync::Arc;
-
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
@@ -12,9 +10,10 @@ use crate::call::{Cost, Deadline, NoRetry, QuotaKey, next_number};
 use crate::classify::{RateLimitSnapshot, Unit};
 use crate::dialect::Dialect;
 use crate::peek::{self, Seen};
-use crate::quota::{Admitted, Gate, Origin};
+use crate::quota::{Admitted, Found, Origin};
 use crate::replay::CloneBody;
-use crate::room::{Place, Room};
+use crate::report::Event;
+use crate::room::Place;
 
 impl Shared {
     /// What is known of a call before its first attempt.
@@ -22,15 +21,15 @@ impl Shared {
     pub(super) fn facts<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &mut Parts, body: &B) -> Facts {
         if let Some(Admitted { place, key, gate, .. }) = parts.extensions.get().cloned() {
             let ask = Cost::tokens(0.0);
-            return Facts { gate, key, place, ask, deadline: None, asked: false, nested: true };
+            return Facts { gate, key, account: key, place, ask, deadline: None, asked: false, nested: true };
         }
         self.mark(parts);
-        let (key, ask, gate) = self.identify(replay, parts, body);
+        let (key, ask, Found { gate, account, .. }) = self.identify(replay, parts, body);
         let extensions = &parts.extensions;
         let place = Place { class: extensions.get().copied().unwrap_or_default(), number: next_number() };
         let deadline = extensions.get::<Deadline>().map(|deadline| deadline.at());
         let asked = extensions.get::<NoRetry>().is_none();
-        Facts { gate, key, place, ask, deadline, asked, nested: false }
+        Facts { gate, key, account, place, ask, deadline, asked, nested: false }
     }
 
     /// Marks a call before its first attempt.
@@ -62,12 +61,7 @@ impl Shared {
 
     /// Who shares a limit with this call, what it costs, and the gate that decides.
     #[inline]
-    fn identify<C: CloneBody<B>, B: Body>(
-        &self,
-        replay: &C,
-        parts: &Parts,
-        body: &B,
-    ) -> (QuotaKey, Cost, Arc<Room<Gate>>) {
+    fn identify<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &Parts, body: &B) -> (QuotaKey, Cost, Found) {
         let (config, Parts { uri, headers, extensions, .. }) = (&self.config, parts);
         let given = extensions.get().copied();
         let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
@@ -83,16 +77,19 @@ impl Shared {
             let pool = config.pool.map_or(model, |of| of(std::str::from_utf8(model).unwrap_or_default()).as_bytes());
             QuotaKey::of_head(uri, headers, pool)
         });
-        let gate = self.quotas.gate(key, &config.gate, || {
+        let found = self.quotas.gate(key, &config.gate, || {
             let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(uri.host().unwrap_or_default()));
             let account = given.unwrap_or_else(|| QuotaKey::of_head(uri, headers, b""));
             Origin { dialect, account }
         });
+        if let Some(max_keys) = found.too_many {
+            self.report(&[(key, Event::TooManyKeys { max_keys })]);
+        }
         let cost = cost.or_else(|| {
             let own = config.tokens.as_ref().filter(|_| counts).and_then(|own| own.estimate(parts, &body));
-            own.or_else(|| counts.then(|| seen.cost(gate.look(|gate| gate.dialect().pricing))))
+            own.or_else(|| counts.then(|| seen.cost(found.gate.look(|gate| gate.dialect().pricing))))
         });
-        (key, cost.unwrap_or(Cost::tokens(0.0)), gate)
+        (key, cost.unwrap_or(Cost::tokens(0.0)), found)
     }
 }
 

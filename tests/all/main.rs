@@ -21,6 +21,7 @@ mod learning;
 mod limit;
 mod limit_keys;
 mod properties;
+mod registry;
 mod release;
 mod replay;
 mod report;

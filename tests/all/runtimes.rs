@@ -113,7 +113,7 @@ fn a_runtime_that_dies_leaves_the_waiters_of_another_one_alive() {
 fn a_slot_that_is_dropped_on_a_thread_without_a_runtime_wakes_who_waits() {
     watched(|| {
         let layer = ConcurrencyLimitLayer::new(1);
-        let desk = crate::support_limit::Desk::default();
+        let desk = Desk::default();
         let service = layer.layer(desk.clone());
         current_thread().block_on(async {
             let first = tokio::spawn(service.clone().oneshot(request()));
@@ -169,7 +169,7 @@ fn a_waiter_that_loses_its_turn_does_so_by_the_clock_of_a_runtime_that_is_driven
         let (first, second) = (current_thread(), current_thread());
         first.block_on(ten(layer.layer(slow(ms(1)))));
         second.block_on(async {
-            let desk = crate::support_limit::Desk::default();
+            let desk = Desk::default();
             let service = layer.layer(desk.clone());
             let running = tokio::spawn(service.clone().oneshot(request()));
             tokio::task::yield_now().await;
