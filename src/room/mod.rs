@@ -10,6 +10,7 @@ mod tests;
 mod timer;
 mod waiting;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Poll, Waker};
@@ -166,6 +167,7 @@ impl<R: Rule> Room<R> {
         first: Option<&Bounds>,
         waker: &Waker,
     ) -> Poll<Outcome<R::Pass>> {
+        let waker = waker.clone(); // before anything changes: it may panic
         let mut state = self.lock();
         let now = Instant::now();
         if first.is_some() && state.queue.holds(*place) {
@@ -193,14 +195,12 @@ impl<R: Rule> Room<R> {
             Some(Next::Closed(closed)) => Some(Outcome::Closed(closed)),
             _ => first.and_then(|bounds| state.turned_away(now, place, ask, bounds)),
         };
-        let mut old = None;
-        let poll = if let Some(outcome) = outcome {
+        let (poll, old) = if let Some(outcome) = outcome {
             state.timers.leave(share.take());
-            Poll::Ready(outcome)
+            (Poll::Ready(outcome), Some(waker))
         } else {
             state.timers.join(now, share, &self.me);
-            old = state.queue.insert(place, *ask, waker);
-            Poll::Pending
+            (Poll::Pending, state.queue.insert(place, *ask, waker))
         };
         self.finish(state, now);
         drop(old);
@@ -238,7 +238,7 @@ impl<R: Rule> Room<R> {
             let mut wakers = Vec::new();
             let more = state.pump(now, &mut wakers);
             drop(state);
-            wakers.into_iter().for_each(Waker::wake);
+            wake_each(wakers);
             if !more {
                 return;
             }
@@ -269,8 +269,16 @@ impl<R: Rule> Room<R> {
             let lost = !state.timers.fired(now) && state.timers.are_made();
             let messengers = if lost { state.queue.messengers() } else { Vec::new() };
             self.unlock(state, now);
-            messengers.into_iter().for_each(Waker::wake);
+            wake_each(messengers);
         }
+    }
+}
+
+/// Wakes waiters, outside the lock. One whose waker panics is as silent as one that is not polled; who wakes it and who
+/// waits behind it have nothing to do with that.
+fn wake_each(wakers: Vec<Waker>) {
+    for waker in wakers {
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
     }
 }
 

@@ -20,6 +20,7 @@ mod keys;
 mod learning;
 mod limit;
 mod limit_keys;
+mod panics;
 mod properties;
 mod registry;
 mod release;
