@@ -48,6 +48,7 @@ mod body;
 pub mod buffer;
 pub mod classify;
 pub mod dialect;
+mod key_map;
 pub mod limit;
 pub mod quota;
 #[cfg(doctest)]

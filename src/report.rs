@@ -40,4 +40,10 @@ pub enum Event {
     },
     /// A probe of it, or of another key of its account, succeeded: the key is open again.
     Opened,
+    /// All remembered keys are in use, so the call of this key is not remembered: it is sent without what is known of its
+    /// key, and teaches only its own further attempts. Told of the first such call, and again after a minute without any.
+    TooManyKeys {
+        /// How many keys are remembered; see [`max_keys`](crate::RetryOn429Layer::max_keys).
+        max_keys: usize,
+    },
 }

@@ -106,9 +106,10 @@ where
                         this.state.set(State::Calling { call, slot: Some(slot), release_at });
                     }
                     Ok(Err(refusal)) => {
-                        let mut response = (wait.plan.config.refuse_with)(&refusal).map(ResponseBody::local);
+                        let refuse_with = wait.plan.config.refuse_with;
+                        this.state.set(State::Done); // whatever the user's function does
+                        let mut response = refuse_with(&refusal).map(ResponseBody::local);
                         response.extensions_mut().insert(refusal);
-                        this.state.set(State::Done);
                         return Poll::Ready(Ok(response));
                     }
                     Err(error) => {

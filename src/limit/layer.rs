@@ -1,7 +1,7 @@
 //! [`ConcurrencyLimitLayer`]: the limit's settings and its state, shared by all services that it makes.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::Request;
@@ -10,13 +10,15 @@ use tower_layer::Layer;
 use super::ReleaseAt;
 use super::places::Places;
 use super::service::ConcurrencyLimit;
+use crate::key_map::{KeyMap, Standing};
 use crate::quota::Admitted;
 use crate::refusal::{Refusal, RefuseWith};
 use crate::request::QuotaKey;
 use crate::room::{DEFAULT_LEND_UNREAD_AFTER, Room};
 
-/// A limit per key remembers at most so many keys beyond those in use: 1,024. Idle ones are forgotten.
-pub const MAX_LIMIT_KEYS: usize = 1024;
+/// A limit per key remembers at most so many keys unless [`max_keys`](ConcurrencyLimitLayer::max_keys) says otherwise:
+/// 10,240. The idle key that was used longest ago is forgotten first, one in use never.
+pub const MAX_LIMIT_KEYS: usize = 10_240;
 
 /// Limits how many calls run at once. See the [module documentation](crate::limit) for examples and for the differences
 /// from tower's layer of the same name.
@@ -39,13 +41,10 @@ pub(super) struct Config {
 #[derive(Debug)]
 pub(super) struct Shared {
     all: Arc<Room<Places>>,
-    keys: Mutex<Keys>,
-}
-
-#[derive(Debug)]
-struct Keys {
-    size: usize,
-    rooms: HashMap<QuotaKey, Arc<Room<Places>>>,
+    /// For the keys that are not remembered, because all that are remembered are in use.
+    others: Arc<Room<Places>>,
+    keys: Mutex<KeyMap<Arc<Room<Places>>>>,
+    size: AtomicUsize,
 }
 
 impl ConcurrencyLimitLayer {
@@ -64,8 +63,9 @@ impl ConcurrencyLimitLayer {
             lend_unread_after: Some(DEFAULT_LEND_UNREAD_AFTER),
             refuse_with: Refusal::response,
         };
-        let keys = Mutex::new(Keys { size: n, rooms: HashMap::new() });
-        Self { config, shared: Arc::new(Shared { all: Room::new(Places::new(n)), keys }) }
+        let [all, others] = [(); 2].map(|()| Room::new(Places::new(n)));
+        let keys = Mutex::new(KeyMap::new(MAX_LIMIT_KEYS));
+        Self { config, shared: Arc::new(Shared { all, others, keys, size: AtomicUsize::new(n) }) }
     }
 
     /// `n` at once for each [`QuotaKey`] instead of in all: the key that a [`RetryOn429`](crate::RetryOn429) above found,
@@ -73,6 +73,22 @@ impl ConcurrencyLimitLayer {
     #[must_use]
     pub fn per_key(mut self) -> Self {
         self.config.per_key = true;
+        self
+    }
+
+    /// The most keys that a limit [per key](Self::per_key) remembers. Default: [`MAX_LIMIT_KEYS`]. 0 counts as 1.
+    ///
+    /// While all of them are in use, the calls of all other keys share one limit of `n`, and one queue.
+    ///
+    /// ```
+    /// use tower_429::ConcurrencyLimitLayer;
+    ///
+    /// let layer = ConcurrencyLimitLayer::new(4).per_key().max_keys(100_000);
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn max_keys(self, n: usize) -> Self {
+        self.shared.keys().set_max(n);
         self
     }
 
@@ -142,12 +158,24 @@ impl Shared {
         let key = admitted.map(|admitted| admitted.key);
         let key = key.or_else(|| request.extensions().get::<QuotaKey>().copied());
         let key = key.unwrap_or_else(|| QuotaKey::of_head(request.uri(), request.headers(), b""));
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = keys.size;
-        if keys.rooms.len() >= MAX_LIMIT_KEYS && !keys.rooms.contains_key(&key) {
-            keys.rooms.retain(|_, room| Arc::strong_count(room) > 1);
+        let mut keys = self.keys();
+        if let Some(room) = keys.get(key) {
+            return Arc::clone(room);
         }
-        Arc::clone(keys.rooms.entry(key).or_insert_with(|| Room::new(Places::new(size))))
+        let in_use = |room: &Arc<_>| if Arc::strong_count(room) > 1 { Standing::InUse } else { Standing::Idle };
+        let (removed, fits) = keys.make_room(in_use);
+        if !fits {
+            return Arc::clone(&self.others);
+        }
+        let room = Room::new(Places::new(self.size.load(Ordering::SeqCst)));
+        keys.insert(key, Arc::clone(&room));
+        drop(keys);
+        drop(removed); // outside the lock: it may be much
+        room
+    }
+
+    fn keys(&self) -> MutexGuard<'_, KeyMap<Arc<Room<Places>>>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,9 +197,9 @@ pub struct LimitHandle {
 impl LimitHandle {
     /// Sets the limit, of each key if it is per key. Smaller: running calls go on. 0 pauses. Larger: waiters go at once.
     pub fn resize(&self, n: usize) {
-        self.keys().size = n;
+        self.shared.size.store(n, Ordering::SeqCst);
         // Read again under each room's lock: of two that resize at once, the same one is the last for all.
-        self.rooms().for_each(|room| room.tell(|places, _| places.size = self.keys().size));
+        self.rooms().for_each(|room| room.tell(|places, _| places.size = self.shared.size.load(Ordering::SeqCst)));
     }
 
     /// How many slots are taken, over all keys. Slots that are lent do not count.
@@ -190,13 +218,11 @@ impl LimitHandle {
         self.rooms().map(|room| room.queued()).sum()
     }
 
-    fn keys(&self) -> MutexGuard<'_, Keys> {
-        self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    /// One after another, so that a key does not count as used while others are looked at.
     fn rooms(&self) -> impl Iterator<Item = Arc<Room<Places>>> + use<> {
-        let keys = self.keys();
-        let rooms: Vec<_> = keys.rooms.values().chain([&self.shared.all]).map(Arc::clone).collect();
-        rooms.into_iter()
+        let shared = &self.shared;
+        let keys = shared.keys();
+        let rooms: Vec<_> = keys.values().chain([&shared.all, &shared.others]).map(Arc::downgrade).collect();
+        rooms.into_iter().filter_map(|room: Weak<_>| room.upgrade())
     }
 }

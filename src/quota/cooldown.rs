@@ -197,12 +197,6 @@ impl Cooldown {
         self.shut.take_if(|shut| shut.why == Why::Account).is_some()
     }
 
-    /// Until a key that the account's quota has closed may be probed, and what its probes wait.
-    pub(super) fn account_shut(&self, now: Instant) -> Option<(Duration, Duration)> {
-        let shut = self.shut.as_ref().filter(|shut| shut.why == Why::Account)?;
-        Some((shut.probe_at.saturating_duration_since(now), shut.wait))
-    }
-
     pub(super) fn sent(&mut self, now: Instant, seq: u64) {
         if self.alone || self.shut.is_some() {
             self.out = Some((seq, now));

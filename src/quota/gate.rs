@@ -249,9 +249,9 @@ impl Gate {
         self.window.size()
     }
 
-    /// Whether nothing may be sent for now, whoever asks.
-    pub(crate) fn holds(&self, now: Instant) -> bool {
-        self.cooldown.holds(now)
+    /// Whether forgetting the key would cost refusals: nothing may be sent for now, or how many at once was learned.
+    pub(crate) fn worth_keeping(&self, now: Instant) -> bool {
+        self.cooldown.holds(now) || self.window.is_learned()
     }
 
     /// When nothing is held back for the key's sake any more.

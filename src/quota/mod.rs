@@ -13,7 +13,9 @@
 //! * `probe`: when a call goes although what is believed speaks against it
 //! * `gate`: composes them
 //! * `registry`: the gates by key
+//! * `account`: keys that share a plan, and what is known of it
 
+mod account;
 mod ask;
 mod blame;
 mod call_specific;
@@ -38,7 +40,7 @@ use crate::room::{Closed, Place, Room};
 pub(crate) use ask::Ask;
 pub(crate) use gate::{Gate, News, Ticket};
 pub(crate) use probe::Probe;
-pub(crate) use registry::Origin;
+pub(crate) use registry::{Found, Member, Origin};
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
 
 /// How many calls a new key may have in flight before anything is known of it: 16.

@@ -1,20 +1,28 @@
-//! The gates by key: found or made on first use, forgotten when they have had nothing to do for longest.
+//! The gates by key: found or made on first use, at most so many.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::time::Instant;
 
+use super::account::{Accounts, Inherited};
 use super::{Gate, GateConfig};
-use crate::call::QuotaKey;
 use crate::dialect::Dialect;
+use crate::key_map::{KeyMap, Standing};
+use crate::request::QuotaKey;
+use crate::response::error_reply::ErrorReply;
 use crate::room::Room;
 
-/// At most so many keys are remembered, beyond those that calls are using: 1,024. A forgotten key behaves as new.
-pub const MAX_KEYS: usize = 1024;
+/// At most so many keys are remembered unless [`max_keys`](crate::RetryOn429Layer::max_keys) says otherwise: 10,240. A
+/// forgotten key behaves as new.
+///
+/// The key that was used longest ago is forgotten first; one that cools down, is closed or has a learned limit on calls at
+/// once is forgotten last; one that a call is using never is. While all keys are in use, a call of another key is not
+/// remembered: it is handled by itself, and an [`Event::TooManyKeys`](crate::Event::TooManyKeys) says so.
+pub const MAX_KEYS: usize = 10_240;
+/// A call that is not remembered is reported if none was for so long: a minute.
+const REPORT_AGAIN: Duration = Duration::from_secs(60);
 
 /// The state of a [`RetryOn429Layer`](crate::RetryOn429Layer): cheap to clone, shared by all services that the layer
 /// makes, and by every layer that is given it.
@@ -38,18 +46,25 @@ struct Shared {
     seed: Mutex<Option<Rng>>,
 }
 
-#[derive(Default)]
 struct Keys {
-    gates: HashMap<u64, Entry, BuildHasherDefault<AsIs>>,
-    /// Counts the uses, so that the one that lies furthest back can be told.
-    uses: u64,
+    gates: KeyMap<Known>,
+    accounts: Accounts,
+    /// When a call was last not remembered.
+    left_out: Option<Instant>,
 }
 
-struct Entry {
+struct Known {
     gate: Arc<Room<Gate>>,
-    used: u64,
     /// The keys that share a plan and a balance with this one have the same.
-    account: u64,
+    account: QuotaKey,
+}
+
+/// What a call gets for its key.
+pub(crate) struct Found {
+    pub(crate) gate: Arc<Room<Gate>>,
+    pub(crate) account: QuotaKey,
+    /// All of so many keys are in use, so this gate is not remembered; told of the first such call for a while.
+    pub(crate) too_many: Option<usize>,
 }
 
 /// What a key is made of when it is first met.
@@ -73,30 +88,16 @@ pub struct KeySnapshot {
     pub cooldown: Option<Duration>,
 }
 
-/// A key is a hash already.
-#[derive(Default)]
-struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+impl Default for Keys {
+    fn default() -> Self {
+        Self { gates: KeyMap::new(MAX_KEYS), accounts: Accounts::new(MAX_KEYS), left_out: None }
     }
 }
 
 impl Quotas {
     /// What is believed of a key now; nothing if no call has used it.
     pub fn snapshot(&self, key: QuotaKey) -> Option<KeySnapshot> {
-        let gate = Arc::clone(&self.keys().gates.get(&key.hash())?.gate);
+        let gate = Arc::clone(&self.keys().gates.peek(key)?.gate);
         let now = Instant::now();
         let queued = gate.queued();
         Some(gate.look(|gate| KeySnapshot {
@@ -121,44 +122,64 @@ impl Quotas {
         *self.shared.seed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Rng::with_seed(seed));
     }
 
-    #[inline]
-    pub(crate) fn gate(
-        &self,
-        key: QuotaKey,
-        config: &Arc<GateConfig>,
-        origin: impl FnOnce() -> Origin,
-    ) -> Arc<Room<Gate>> {
+    pub(crate) fn set_max_keys(&self, max: usize) {
         let mut keys = self.keys();
-        keys.uses += 1;
-        let used = keys.uses;
-        if let Some(entry) = keys.gates.get_mut(&key.hash()) {
-            entry.used = used;
-            return Arc::clone(&entry.gate);
-        }
-        let forgotten = if keys.gates.len() < MAX_KEYS { None } else { forget_one(&mut keys.gates) };
-        let Origin { dialect, account } = origin();
-        let gate = Room::new(Gate::new(Arc::clone(config), dialect, self.rng(), Instant::now()));
-        keys.gates.insert(key.hash(), Entry { gate: Arc::clone(&gate), used, account: account.hash() });
-        drop(keys);
-        drop(forgotten); // outside the lock: it may hold a timer
-        let closed = |(_, sibling): (_, Arc<Room<Gate>>)| {
-            sibling.look(|gate| Some((gate.account_closed(Instant::now())?, gate.closed_by())))
-        };
-        if let Some((closed, reply)) = self.siblings(key).into_iter().filter_map(closed).min_by_key(|(at, _)| *at) {
-            gate.tell(|gate, now| {
-                gate.inherit(now, closed);
-                reply.iter().for_each(|reply| gate.remember(reply));
-            });
-        }
-        gate
+        keys.gates.set_max(max);
+        keys.accounts.set_max(max);
     }
 
-    /// The other keys of a key's account.
-    pub(crate) fn siblings(&self, key: QuotaKey) -> Vec<(QuotaKey, Arc<Room<Gate>>)> {
-        let keys = self.keys();
-        let Some(account) = keys.gates.get(&key.hash()).map(|entry| entry.account) else { return Vec::new() };
-        let others = keys.gates.iter().filter(|(other, entry)| entry.account == account && **other != key.hash());
-        others.map(|(other, entry)| (QuotaKey::from_hash(*other), Arc::clone(&entry.gate))).collect()
+    /// The gate of a key, which is made if there is none.
+    #[inline]
+    pub(crate) fn gate(&self, key: QuotaKey, config: &Arc<GateConfig>, origin: impl FnOnce() -> Origin) -> Found {
+        let mut keys = self.keys();
+        if let Some(Known { gate, account }) = keys.gates.get(key) {
+            return Found { gate: Arc::clone(gate), account: *account, too_many: None };
+        }
+        let now = Instant::now();
+        let Origin { dialect, account } = origin();
+        let gate = Room::new(Gate::new(Arc::clone(config), dialect, self.rng(), now));
+        let (removed, fits) = keys.gates.make_room(|known| known.standing(now));
+        for (key, known) in &removed {
+            keys.accounts.leave(known.account, *key);
+        }
+        let mut too_many = None;
+        if fits {
+            keys.gates.insert(key, Known { gate: Arc::clone(&gate), account });
+            keys.accounts.join(account, key);
+        } else {
+            let last = keys.left_out.replace(now);
+            too_many = last.is_none_or(|last| now >= last + REPORT_AGAIN).then(|| keys.gates.max());
+        }
+        let closed = keys.accounts.inherit(account, now);
+        drop(keys);
+        drop(removed); // outside the lock: it may be much
+        if let Some(Inherited { left, wait, reply }) = closed {
+            gate.tell(|gate, now| {
+                gate.inherit(now, (left, wait));
+                gate.remember(&reply);
+            });
+        }
+        Found { gate, account, too_many }
+    }
+
+    /// Closes an account: the remembered keys that are to be told, but for the one that found out.
+    pub(crate) fn close_account(
+        &self,
+        account: QuotaKey,
+        key: QuotaKey,
+        wait: Duration,
+        reply: &Arc<ErrorReply>,
+    ) -> Vec<Member> {
+        let mut keys = self.keys();
+        keys.accounts.close(account, Instant::now(), wait, reply);
+        keys.others(account, key)
+    }
+
+    /// Opens an account, if it was closed: the remembered keys that are to be told, but for the one that found out.
+    pub(crate) fn open_account(&self, account: QuotaKey, key: QuotaKey) -> Vec<Member> {
+        let mut keys = self.keys();
+        keys.accounts.open(account);
+        keys.others(account, key)
     }
 
     /// A generator for draws of its own: from the seed, if there is one.
@@ -173,14 +194,26 @@ impl Quotas {
     }
 }
 
-/// Forgets the key that has been idle for longest, one that cools down only if all others do, too, and none that a call
-/// is using.
-fn forget_one(keys: &mut HashMap<u64, Entry, BuildHasherDefault<AsIs>>) -> Option<Entry> {
-    let now = Instant::now();
-    let idle = keys.iter().filter(|(_, entry)| Arc::strong_count(&entry.gate) == 1);
-    let oldest = idle.min_by_key(|(_, entry)| (entry.gate.look(|gate| gate.holds(now)), entry.used))?;
-    let key = *oldest.0;
-    keys.remove(&key)
+/// A key of an account, and its gate. It does not count as a use of the key.
+pub(crate) type Member = (QuotaKey, Weak<Room<Gate>>);
+
+impl Keys {
+    fn others(&self, account: QuotaKey, key: QuotaKey) -> Vec<Member> {
+        let others = self.accounts.members(account).filter(|other| *other != key);
+        others.filter_map(|other| Some((other, Arc::downgrade(&self.gates.peek(other)?.gate)))).collect()
+    }
+}
+
+impl Known {
+    fn standing(&self, now: Instant) -> Standing {
+        if Arc::strong_count(&self.gate) > 1 {
+            Standing::InUse
+        } else if self.gate.look(|gate| gate.worth_keeping(now)) {
+            Standing::WorthKeeping
+        } else {
+            Standing::Idle
+        }
+    }
 }
 
 impl std::fmt::Debug for Quotas {

@@ -109,6 +109,11 @@ impl Window {
         self.size
     }
 
+    /// Whether refusals have shown how many at once the server takes.
+    pub(super) fn is_learned(&self) -> bool {
+        self.learned
+    }
+
     #[cfg(test)]
     pub(super) fn floor(&self) -> u32 {
         self.floor

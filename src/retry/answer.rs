@@ -175,8 +175,8 @@ impl<C> Call<C> {
             if verdict.kind == Kind::QuotaExhausted {
                 slot.settled();
                 let reply = ErrorReply::new(verdict.clone(), text);
-                self.shared
-                    .tell_error(self.key, &self.gate, reply, |gate, now, _| gate.exhausted(now, &ticket, &verdict));
+                let keys = (self.key, self.account);
+                self.shared.tell_error(keys, &self.gate, reply, |gate, now, _| gate.exhausted(now, &ticket, &verdict));
             } else if verdict.is_throttling() {
                 let shown = self.shared.shown(&parts.headers, &mut empty);
                 fate = Some(self.settle(slot, |gate, now| gate.refused(now, &ticket, &verdict, shown)));

@@ -6,7 +6,7 @@ use http::{Response, StatusCode, response};
 
 use super::call::Call;
 use super::layer::Shared;
-use crate::call::QuotaKey;
+use crate::request::QuotaKey;
 use crate::classify::{Kind, Verdict};
 use crate::quota::{Gate, Ticket};
 use crate::response::error_reply::ErrorReply;
@@ -14,11 +14,11 @@ use crate::response::stream_errors::BodyErrors;
 use crate::room::Room;
 use crate::trace;
 
-/// What goes with a body to judge its errors: the call's key, and the head of its answer where the user judges.
+/// What goes with a body to judge its errors: the call's key and account, and the head of its answer where the user judges.
 pub(super) struct InBody {
     shared: Arc<Shared>,
     gate: Arc<Room<Gate>>,
-    key: QuotaKey,
+    keys: (QuotaKey, QuotaKey),
     seq: u64,
     head: Option<Box<response::Parts>>,
     /// The call is a probe: the key opens when its body shows no error.
@@ -35,7 +35,7 @@ impl<C> Call<C> {
     ) -> Box<dyn BodyErrors> {
         let head = self.shared.config.classify.is_some().then(|| Box::new(head()));
         let (shared, gate) = (Arc::clone(&self.shared), Arc::clone(&self.gate));
-        Box::new(InBody { shared, gate, key: self.key, seq: ticket.seq, head, probe })
+        Box::new(InBody { shared, gate, keys: (self.key, self.account), seq: ticket.seq, head, probe })
     }
 }
 
@@ -50,9 +50,9 @@ impl BodyErrors for InBody {
         let seq = self.seq;
         if error.verdict.kind == Kind::QuotaExhausted {
             self.shared
-                .tell_error(self.key, &self.gate, error, |gate, now, error| gate.heard(now, seq, &error.verdict));
+                .tell_error(self.keys, &self.gate, error, |gate, now, error| gate.heard(now, seq, &error.verdict));
         } else {
-            self.shared.tell(self.key, &self.gate, |gate, now| gate.heard(now, seq, &error.verdict));
+            self.shared.tell(self.keys, &self.gate, |gate, now| gate.heard(now, seq, &error.verdict));
         }
     }
 
@@ -63,7 +63,7 @@ impl BodyErrors for InBody {
     fn none_found(&mut self) {
         self.probe = false;
         let seq = self.seq;
-        self.shared.tell(self.key, &self.gate, |gate, _| gate.no_error(seq));
+        self.shared.tell(self.keys, &self.gate, |gate, _| gate.no_error(seq));
     }
 }
 

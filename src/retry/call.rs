@@ -40,6 +40,7 @@ pub(super) struct Call<C> {
     pub(super) waited: Duration,
     pub(super) replay: C,
     pub(super) key: QuotaKey,
+    pub(super) account: QuotaKey,
     pub(super) asked: bool,
     pub(super) nested: bool,
     /// What the running attempt holds. The future drops what it called first, then this.
@@ -71,6 +72,7 @@ pub(super) struct Again {
 pub(super) struct Facts {
     pub(super) gate: Arc<Room<Gate>>,
     pub(super) key: QuotaKey,
+    pub(super) account: QuotaKey,
     pub(super) place: Place,
     pub(super) ask: Ask,
     pub(super) deadline: Option<Instant>,
@@ -91,7 +93,7 @@ pub(super) enum Entrance {
 impl<C> Call<C> {
     #[inline]
     pub(super) fn new(shared: Arc<Shared>, replay: C, facts: Facts) -> Self {
-        let Facts { gate, key, place, ask, deadline, asked, nested } = facts;
+        let Facts { gate, key, account, place, ask, deadline, asked, nested } = facts;
         Self {
             shared,
             gate,
@@ -101,6 +103,7 @@ impl<C> Call<C> {
             waited: Duration::ZERO,
             replay,
             key,
+            account,
             asked,
             nested,
             passage: None,

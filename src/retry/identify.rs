@@ -1,7 +1,5 @@
 //! Who shares a limit with a call, what it costs, and the gate that decides.
 
-use std::sync::Arc;
-
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
@@ -10,11 +8,12 @@ use super::call::Facts;
 use super::layer::Shared;
 use crate::classify::RateLimitSnapshot;
 use crate::dialect::Dialect;
-use crate::quota::{Admitted, Ask, Gate, Origin};
+use crate::quota::{Admitted, Ask, Found, Origin};
 use crate::replay::CloneBody;
+use crate::report::Event;
 use crate::request::body::{BODY_MAX, Estimate};
 use crate::request::{Cost, Deadline, NoRetry, QuotaKey, host, next_number};
-use crate::room::{Place, Room};
+use crate::room::Place;
 
 impl Shared {
     /// What is known of a call before its first attempt.
@@ -22,16 +21,16 @@ impl Shared {
     pub(super) fn facts<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &mut Parts, body: &B) -> Facts {
         if let Some(Admitted { place, key, gate, .. }) = parts.extensions.get().cloned() {
             let ask = Ask::new(place.number, Cost::tokens(0.0));
-            return Facts { gate, key, place, ask, deadline: None, asked: false, nested: true };
+            return Facts { gate, key, account: key, place, ask, deadline: None, asked: false, nested: true };
         }
         self.mark(parts);
-        let (key, cost, gate) = self.identify(replay, parts, body);
+        let (key, cost, Found { gate, account, .. }) = self.identify(replay, parts, body);
         let extensions = &parts.extensions;
         let place = Place { class: extensions.get().copied().unwrap_or_default(), number: next_number() };
         let deadline = extensions.get::<Deadline>().map(|deadline| deadline.at());
         let ask = Ask::new(place.number, cost);
         let asked = extensions.get::<NoRetry>().is_none();
-        Facts { gate, key, place, ask, deadline, asked, nested: false }
+        Facts { gate, key, account, place, ask, deadline, asked, nested: false }
     }
 
     /// Marks a call before its first attempt.
@@ -59,12 +58,7 @@ impl Shared {
 
     /// Who shares a limit with this call, what it costs, and the gate that decides.
     #[inline]
-    fn identify<C: CloneBody<B>, B: Body>(
-        &self,
-        replay: &C,
-        parts: &Parts,
-        body: &B,
-    ) -> (QuotaKey, Cost, Arc<Room<Gate>>) {
+    fn identify<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &Parts, body: &B) -> (QuotaKey, Cost, Found) {
         let (config, Parts { uri, headers, extensions, .. }) = (&self.config, parts);
         let given = extensions.get().copied();
         let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
@@ -74,18 +68,21 @@ impl Shared {
         let body = at_hand.unwrap_or_default();
         let estimate = Estimate::of(&body);
         let key = given.unwrap_or_else(|| QuotaKey::of_model(uri, headers, estimate.model, config.pool));
-        let gate = self.quotas.gate(key, &config.gate, || {
+        let found = self.quotas.gate(key, &config.gate, || {
             let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(host::of(uri, headers)));
             let account = given.unwrap_or_else(|| QuotaKey::of_head(uri, headers, b""));
             Origin { dialect, account }
         });
+        if let Some(max_keys) = found.too_many {
+            self.report(&[(key, Event::TooManyKeys { max_keys })]);
+        }
         let given = extensions.get().copied();
         let given = given.or_else(|| config.tokens.as_ref().and_then(|own| own.estimate(parts, &body)));
         let cost = given.unwrap_or_else(|| match is_empty {
             true => Cost::tokens(0.0),
-            false => estimate.cost(gate.look(|gate| gate.dialect().pricing)),
+            false => estimate.cost(found.gate.look(|gate| gate.dialect().pricing)),
         });
-        (key, cost, gate)
+        (key, cost, found)
     }
 }
 

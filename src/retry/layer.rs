@@ -237,8 +237,9 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.dialect = Some(dialect))
     }
 
-    /// Is told what is worth knowing of a key: a limit that changed, a key that closes or opens. Called at once, without any
-    /// lock, on the task of the call that learned of it, or that reads the body which says it; it had better be quick.
+    /// Is told what is worth knowing of a key: a limit that changed, a key that closes or opens, a call that is not
+    /// remembered. Called at once, without any lock, on the task of the call that learned of it, or that reads the body which
+    /// says it; it had better be quick.
     ///
     /// ```
     /// use tower_429::{Event, RetryOn429Layer};
@@ -341,6 +342,22 @@ impl<C> RetryOn429Layer<C> {
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         self.shared.quotas.seed(seed);
+        self
+    }
+
+    /// The most keys that are remembered, by all layers that share this one's [`Quotas`]. Default:
+    /// [`MAX_KEYS`](crate::quota::MAX_KEYS). 0 counts as 1.
+    ///
+    /// ```
+    /// use tower_429::RetryOn429Layer;
+    ///
+    /// // A gateway in front of many tenants, each with a credential of its own.
+    /// let layer = RetryOn429Layer::new().max_keys(100_000);
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn max_keys(self, n: usize) -> Self {
+        self.shared.quotas.set_max_keys(n);
         self
     }
 

@@ -64,7 +64,8 @@
 //! # Runtime
 //!
 //! A call that has to wait needs a tokio runtime with time enabled, as does reading a refusal's body when it does not
-//! come at once. Nothing is spawned.
+//! come at once. Nothing is spawned. A client may be shared by several runtimes, such as one for each worker: a key has a
+//! timer in each runtime that has waiting calls, so a runtime that blocks or is not driven delays only its own calls.
 
 mod answer;
 mod body_errors;

@@ -3,6 +3,7 @@
 //! All that changes a key goes through here, so that each event is delivered when it happens. First all keys are changed,
 //! then listeners are called: one that panics leaves no key behind.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::layer::Shared;
-use crate::quota::{Gate, News};
+use crate::quota::{Gate, Member, News};
 use crate::report::Event;
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
@@ -20,7 +21,7 @@ use crate::trace;
 impl<C> Call<C> {
     /// Tells the call's gate.
     pub(super) fn tell<T>(&self, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
-        self.shared.tell(self.key, &self.gate, event)
+        self.shared.tell((self.key, self.account), &self.gate, event)
     }
 
     /// Reports what has happened to the call's key while it waited.
@@ -36,15 +37,21 @@ impl<C> Call<C> {
 }
 
 impl Shared {
-    /// Tells a gate, then whoever listens.
-    pub(super) fn tell<T>(&self, key: QuotaKey, gate: &Room<Gate>, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
+    /// Tells the gate of a key and its account, then whoever listens.
+    pub(super) fn tell<T>(
+        &self,
+        (key, account): (QuotaKey, QuotaKey),
+        gate: &Room<Gate>,
+        event: impl FnOnce(&mut Gate, Instant) -> T,
+    ) -> T {
         let (told, news) = tell(gate, event);
         if let Some(news) = news {
-            let opened = news.contains(&Event::Opened);
-            let others =
-                if opened { self.tell_siblings(key, |gate, _| gate.opened_with_account()) } else { Vec::new() };
-            self.report(key, &news);
-            others.iter().for_each(|(key, news)| self.report(*key, news));
+            let mut events = of_key(key, &news);
+            if news.contains(&Event::Opened) {
+                let others = self.quotas.open_account(account, key);
+                events.extend(tell_all(others, |gate, _| gate.opened_with_account()));
+            }
+            self.report(&events);
         }
         told
     }
@@ -52,7 +59,7 @@ impl Shared {
     /// Tells a gate of an error that may close it: `event` says for how long all keys of its account are to be closed.
     pub(super) fn tell_error(
         &self,
-        key: QuotaKey,
+        (key, account): (QuotaKey, QuotaKey),
         gate: &Room<Gate>,
         reply: ErrorReply,
         event: impl FnOnce(&mut Gate, Instant, &ErrorReply) -> Option<Duration>,
@@ -63,32 +70,50 @@ impl Shared {
             gate.remember(&reply);
             wait
         });
-        let others = wait.map(|wait| {
-            self.tell_siblings(key, |gate, now| {
+        let mut events = news.map_or_else(Vec::new, |news| of_key(key, &news));
+        if let Some(wait) = wait {
+            let others = self.quotas.close_account(account, key, wait, &reply);
+            events.extend(tell_all(others, |gate, now| {
                 gate.closed_with_account(now, wait);
                 gate.remember(&reply);
-            })
-        });
-        news.iter().for_each(|news| self.report(key, news));
-        others.iter().flatten().for_each(|(key, news)| self.report(*key, news));
+            }));
+        }
+        self.report(&events);
     }
 
-    /// Tells the other gates of a key's account.
-    fn tell_siblings(&self, key: QuotaKey, event: impl Fn(&mut Gate, Instant)) -> Vec<(QuotaKey, Vec<Event>)> {
-        let told = self.quotas.siblings(key).into_iter().map(|(key, gate)| (key, tell(&gate, &event).1));
-        told.filter_map(|(key, news)| Some((key, *news?))).collect()
-    }
-
-    fn report(&self, key: QuotaKey, news: &[Event]) {
-        for event in news {
+    /// Reports all events. If the listener panics, so does this call, afterwards: its gates have been told by then.
+    pub(super) fn report(&self, events: &[(QuotaKey, Event)]) {
+        let mut panicked = None;
+        for (key, event) in events {
             trace::event(event);
             if let Some(tell) = &self.config.on_event {
-                tell(key, event);
+                panicked = panicked.or(catch_unwind(AssertUnwindSafe(|| tell(*key, event))).err());
             }
+        }
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
         }
     }
 }
 
+fn of_key(key: QuotaKey, news: &[Event]) -> Vec<(QuotaKey, Event)> {
+    news.iter().map(|event| (key, *event)).collect()
+}
+
 fn tell<T>(gate: &Room<Gate>, event: impl FnOnce(&mut Gate, Instant) -> T) -> (T, News) {
     gate.tell(|gate, now| (event(gate, now), gate.news()))
+}
+
+/// Tells other gates of the account; what they have to report.
+fn tell_all(others: Vec<Member>, event: impl Fn(&mut Gate, Instant)) -> Vec<(QuotaKey, Event)> {
+    let mut events = Vec::new();
+    for (key, gate) in others {
+        // One that was forgotten meanwhile has nobody who waits.
+        if let Some(gate) = gate.upgrade()
+            && let ((), Some(news)) = tell(&gate, &event)
+        {
+            events.extend(of_key(key, &news));
+        }
+    }
+    events
 }

@@ -1,4 +1,4 @@
-//! The waiting room that the gate and the plain limit share: order, wake-ups, expiry and the one timer, written once.
+//! The waiting room that the gate and the plain limit share: order, wake-ups, expiry and timers, written once.
 //!
 //! A [`Rule`] decides; the room keeps who waits and wakes them. Both live under one mutex, so that a decision and its
 //! consequence are one step. Waking is not admission: whoever comes asks the rule again.
@@ -14,6 +14,7 @@ mod timer;
 mod unread;
 mod waiting;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Poll, Waker};
@@ -26,7 +27,7 @@ use crate::time::add;
 use queue::{Came, Queue};
 use crate::quota::Probe;
 pub(crate) use slot::Slot;
-use timer::Timer;
+use timer::{Share, Timers};
 pub use unread::DEFAULT_LEND_UNREAD_AFTER;
 pub(crate) use unread::Lent;
 use unread::Unread;
@@ -120,10 +121,10 @@ pub(crate) trait Rule: Send + 'static {
     fn used(&mut self, _estimated: f64, _used: f64) {}
 }
 
-/// A rule, its queue and its timer.
+/// A rule, its queue and its timers.
 pub(crate) struct Room<R: Rule> {
     state: Mutex<State<R>>,
-    /// The timer fired and nobody has looked yet. Its waker may run while we hold the lock ourselves.
+    /// A timer fired and nobody has looked yet. Its waker may run while we hold the lock ourselves.
     rang: AtomicBool,
     /// A frame of a body has come and nobody has told the rule.
     progressed: AtomicBool,
@@ -135,7 +136,7 @@ struct State<R: Rule> {
     queue: Queue<R::Ask>,
     /// Permits that may be lent.
     unread: Unread,
-    timer: Timer,
+    timers: Timers,
     /// When the deadlines of those who wait may be judged again.
     judge_at: Option<Instant>,
 }
@@ -156,7 +157,7 @@ impl<R: Rule> Room<R> {
                 rule,
                 queue: Queue::new(),
                 unread: Unread::default(),
-                timer: Timer::default(),
+                timers: Timers::default(),
                 judge_at: None,
             }),
             rang: AtomicBool::new(false),
@@ -208,9 +209,10 @@ impl<R: Rule> Room<R> {
     }
 
     /// A waiter that will not come any more.
-    pub(crate) fn cancel(&self, place: Place) {
+    fn cancel(&self, place: Place, share: Option<Share>) {
         let mut state = self.lock();
         let waker = state.queue.remove(place);
+        state.timers.leave(share);
         let now = state.now();
         self.finish(state, now);
         drop(waker);
@@ -220,11 +222,13 @@ impl<R: Rule> Room<R> {
     fn poll_place(
         &self,
         place: &mut Place,
+        share: &mut Option<Share>,
         ask: &R::Ask,
         bounds: &Bounds,
         first: bool,
         waker: &Waker,
     ) -> Poll<Outcome<R::Pass>> {
+        let waker = waker.clone(); // before anything changes: it may panic
         let mut state = self.lock();
         let now = Instant::now();
         if first && state.queue.holds(*place) {
@@ -234,6 +238,7 @@ impl<R: Rule> Room<R> {
         let place = *place;
         let turn = match (state.queue.came(place), first) {
             (Some(Came::Rejected { retry_after }), _) => {
+                state.timers.leave(share.take());
                 self.finish(state, now);
                 return Poll::Ready(Outcome::Late(Bound::Deadline, Some(retry_after)));
             }
@@ -258,13 +263,12 @@ impl<R: Rule> Room<R> {
             _ if first => state.turned_away(now, place, ask, bounds),
             _ => None,
         };
-        let mut old = None;
-        let poll = if let Some(outcome) = outcome {
-            Poll::Ready(outcome)
+        let (poll, old) = if let Some(outcome) = outcome {
+            state.timers.leave(share.take());
+            (Poll::Ready(outcome), Some(waker))
         } else {
-            state.timer.ensure(now, &self.me);
-            old = state.queue.insert(place, *ask, bounds.deadline, waker);
-            Poll::Pending
+            state.timers.join(now, share, &self.me);
+            (Poll::Pending, state.queue.insert(place, *ask, bounds.deadline, waker))
         };
         self.finish(state, now);
         drop(old);
@@ -289,7 +293,7 @@ impl<R: Rule> Room<R> {
     /// Calls whoever may go, unlocks, and wakes them.
     #[inline]
     fn finish<'a>(&'a self, state: MutexGuard<'a, State<R>>, now: Instant) {
-        if state.queue.len() > 0 || state.timer.is_made() {
+        if state.queue.len() > 0 || state.timers.are_made() {
             self.unlock(state, now);
         } else {
             drop(state); // nobody to call, no timer to set or to give up: what most calls meet
@@ -302,7 +306,7 @@ impl<R: Rule> Room<R> {
             let mut wakers = Vec::new();
             let more = state.pump(now, &mut wakers);
             drop(state);
-            wakers.into_iter().for_each(Waker::wake);
+            wake_each(wakers);
             if !more {
                 return;
             }
@@ -318,7 +322,7 @@ impl<R: Rule> Room<R> {
         }
     }
 
-    /// Does what the timer asked for.
+    /// Does what a timer asked for.
     fn obey_bell(&self) {
         while self.rang.load(Ordering::SeqCst) {
             let mut state = match self.state.try_lock() {
@@ -328,17 +332,21 @@ impl<R: Rule> Room<R> {
             };
             self.rang.store(false, Ordering::SeqCst);
             let now = state.now();
-            if state.timer.fired(now) {
-                self.unlock(state, now);
-            } else {
-                // Rung before its time: its runtime is shutting down. Somebody who waits makes a new one.
-                let old = state.timer.discard();
-                let messengers = state.queue.messengers();
-                drop(state);
-                drop(old);
-                messengers.into_iter().for_each(Waker::wake);
-            }
+            // One that fired before its time is lost, because its runtime shuts down: whoever waits there looks for another.
+            // Where none is left, that is seen to below.
+            let lost = !state.timers.fired(now) && state.timers.are_made();
+            let messengers = if lost { state.queue.messengers() } else { Vec::new() };
+            self.unlock(state, now);
+            wake_each(messengers);
         }
+    }
+}
+
+/// Wakes waiters, outside the lock. One whose waker panics is as silent as one that is not polled; who wakes it and who
+/// waits behind it have nothing to do with that.
+fn wake_each(wakers: Vec<Waker>) {
+    for waker in wakers {
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
     }
 }
 
@@ -397,7 +405,7 @@ impl<R: Rule> State<R> {
         None
     }
 
-    /// Calls everybody who may go and sets the timer. True: there is more to tell; come again after waking these.
+    /// Calls everybody who may go and sets the timers. True: there is more to tell; come again after waking these.
     fn pump(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
         self.queue.expire(now);
         let judge_at = self.judge_deadlines(now);
@@ -436,7 +444,7 @@ impl<R: Rule> State<R> {
         let due = [due, judge_at, self.queue.next_expiry()].into_iter().flatten().min();
         // A rule that asked to be woken now would be woken for ever.
         let due = due.map(|due| due.max(now + Duration::from_micros(1)));
-        if !self.timer.aim(now, due, self.queue.len() > 0) {
+        if !self.timers.aim(now, due, self.queue.len() > 0) {
             wakers.extend(self.queue.messengers()); // to make one: only a waiter's poll has a runtime for sure
         }
         false

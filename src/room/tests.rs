@@ -3,7 +3,6 @@
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
-use super::timer::Bell;
 use super::*;
 
 /// So many slots, and nobody before a time.
@@ -68,16 +67,27 @@ fn waiter(room: &Arc<Room<Clocked>>, number: u64) -> (Waiting<Clocked>, Arc<Wake
     (waiting, wakes)
 }
 
+/// What the runtimes of the waiters wake when their timers fire.
+fn timers(room: &Arc<Room<Clocked>>) -> Vec<Waker> {
+    room.lock().timers.wakers()
+}
+
+fn made(room: &Arc<Room<Clocked>>) -> usize {
+    room.lock().timers.len()
+}
+
+/// Fires timers on a thread of its own.
+fn fire(timers: Vec<Waker>) {
+    std::thread::spawn(move || timers.into_iter().for_each(Waker::wake)).join().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bell_that_rings_while_somebody_looks_is_answered_by_who_looked() {
     let room = closed_for(Duration::from_secs(1));
     let (_waiting, wakes) = waiter(&room, 1);
     // The timer's thread finds the lock taken and may not wait for it.
-    let ring_meanwhile = |room: &Arc<Room<Clocked>>| {
-        let bell = Arc::clone(room);
-        std::thread::spawn(move || bell.ring()).join().unwrap();
-    };
-    room.look(|_| ring_meanwhile(&room));
+    let timers = timers(&room);
+    room.look(|_| fire(timers));
     assert!(!room.rang.load(Ordering::SeqCst), "nobody else would ever look");
     // It rang before its time, so that the waiter has to make a new timer.
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
@@ -87,9 +97,9 @@ async fn a_bell_that_rings_while_somebody_looks_is_answered_by_who_looked() {
 async fn a_bell_that_rings_while_a_call_is_at_the_door_is_answered() {
     let room = closed_for(Duration::from_secs(1));
     let (_waiting, wakes) = waiter(&room, 1);
+    let timers = timers(&room);
     let state = room.lock();
-    let bell = Arc::clone(&room);
-    std::thread::spawn(move || bell.ring()).join().unwrap();
+    fire(timers);
     drop(state);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
     assert!(matches!(room.enter(()), Entry::Wait));
@@ -102,7 +112,7 @@ async fn a_lost_timer_is_made_again_even_if_the_first_in_the_queue_is_silent() {
     let room = closed_for(Duration::from_secs(1));
     let (_silent, first) = waiter(&room, 1);
     let (mut second, wakes) = waiter(&room, 2);
-    room.ring(); // as if the timer's runtime had shut down
+    fire(timers(&room)); // as if the timer's runtime had shut down
     assert_eq!((first.0.load(Ordering::SeqCst), wakes.0.load(Ordering::SeqCst)), (1, 1));
     let waker = Waker::from(Arc::clone(&wakes));
     assert!(second.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
@@ -113,4 +123,41 @@ async fn a_lost_timer_is_made_again_even_if_the_first_in_the_queue_is_silent() {
     }
     // The silent one is called when the key opens, and the next one 20 ms later.
     assert_eq!(start.elapsed(), Duration::from_millis(1_020));
+}
+
+#[test]
+fn runtimes_that_come_and_go_leave_nothing_behind() {
+    let room = closed_for(Duration::from_secs(1_000));
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let lasting = runtime();
+    let (_lasts, _) = lasting.block_on(async { waiter(&room, 1) });
+    for number in 2..10_002 {
+        let passing = runtime();
+        let (waiting, _) = passing.block_on(async { waiter(&room, number) });
+        assert_eq!(made(&room), 2);
+        if number % 2 == 0 {
+            drop(waiting); // the waiter goes first
+            drop(passing);
+        } else {
+            drop(passing); // its runtime does
+            assert_eq!(made(&room), 1);
+            drop(waiting);
+        }
+        assert_eq!((made(&room), room.queued()), (1, 1));
+    }
+}
+
+#[test]
+fn a_timer_goes_with_the_last_waiter_of_its_runtime() {
+    let room = closed_for(Duration::from_secs(1_000));
+    let runtimes = [(); 2]
+        .map(|()| tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap());
+    let mut waiters: Vec<_> = (0..4u8)
+        .map(|at| runtimes[usize::from(at % 2)].block_on(async { waiter(&room, u64::from(at) + 1).0 }))
+        .collect();
+    let mut left = || {
+        waiters.pop();
+        made(&room)
+    };
+    assert_eq!([left(), left(), left(), left()], [2, 2, 1, 0]);
 }

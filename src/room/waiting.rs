@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::timer::Share;
 use super::{Closed, Place, Room, Rule};
 
 /// How a wait ends.
@@ -49,6 +50,8 @@ pub(crate) struct Waiting<R: Rule> {
     place: Place,
     ask: R::Ask,
     bounds: Bounds,
+    /// In the timer of the runtime that polls it, while it is queued.
+    share: Option<Share>,
     state: State,
 }
 
@@ -60,7 +63,7 @@ enum State {
 
 impl<R: Rule> Waiting<R> {
     pub(crate) fn new(room: Arc<Room<R>>, place: Place, ask: R::Ask, bounds: Bounds) -> Self {
-        Self { room, place, ask, bounds, state: State::Outside }
+        Self { room, place, ask, bounds, share: None, state: State::Outside }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<R::Pass>> {
@@ -70,8 +73,9 @@ impl<R: Rule> Waiting<R> {
             return Poll::Ready(Outcome::Late(Bound::Deadline, None));
         }
         let first = matches!(self.state, State::Outside);
-        let poll = self.room.poll_place(&mut self.place, &self.ask, &self.bounds, first, cx.waker());
-        if let Poll::Ready(outcome) = poll {
+        let polled =
+            self.room.poll_place(&mut self.place, &mut self.share, &self.ask, &self.bounds, first, cx.waker());
+        if let Poll::Ready(outcome) = polled {
             self.state = State::Done;
             return Poll::Ready(outcome);
         }
@@ -93,7 +97,7 @@ impl<R: Rule> Waiting<R> {
 
     fn leave(&mut self) {
         if let State::Queued { .. } = std::mem::replace(&mut self.state, State::Done) {
-            self.room.cancel(self.place);
+            self.room.cancel(self.place, self.share.take());
         }
     }
 }

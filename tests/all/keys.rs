@@ -85,7 +85,7 @@ async fn a_body_that_cannot_be_copied_leaves_all_models_on_one_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_a_thousand_keys_are_remembered_and_first_to_go_are_those_without_anything_to_remember() {
+async fn no_more_than_ten_thousand_keys_are_remembered_and_first_to_go_are_those_without_anything_to_remember() {
     let server = Server::new(|_, seen| match seen.parts.headers.get("x-what").map(|what| what.to_str().unwrap()) {
         Some("cooling") => Reply::bare().header("retry-after", "100"),
         Some("closed") => Reply::bare().header("retry-after", "1000"),

@@ -117,3 +117,50 @@ async fn idle_keys_are_forgotten_beyond_the_most_that_are_kept_and_keys_in_use_n
     let debug = format!("{layer:?}").matches("Room").count();
     assert!(debug <= MAX_LIMIT_KEYS + 4, "{debug} rooms are kept");
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_all_keys_are_in_use_all_others_share_one_limit() {
+    let layer = ConcurrencyLimitLayer::new(2).per_key().max_keys(2);
+    let desk = Desk::default();
+    let mut service = layer.layer(desk.clone());
+    let mut call = |key| {
+        let mut call = spawn(service.call(keyed(key)));
+        assert_pending!(call.poll());
+        call
+    };
+    let mut calls: Vec<_> = ["a", "b", "c", "d", "e"].map(&mut call).into();
+    assert_eq!((desk.len(), layer.handle().in_use(), layer.handle().queued()), (4, 4, 1), "e waits for c or d");
+    let mut more = call("a");
+    assert_eq!(desk.len(), 5, "those that are remembered have their own");
+    layer.handle().resize(3);
+    assert!(calls[4].is_woken());
+    assert_pending!(calls[4].poll());
+    assert_eq!((desk.len(), layer.handle().in_use(), layer.handle().queued()), (6, 6, 0));
+    // A key that is not in use any more makes room for another one.
+    desk.take().empty();
+    desk.take().empty();
+    assert_ready_ok!(calls[0].poll());
+    assert_ready_ok!(calls[1].poll());
+    let _own = ["f", "f", "f"].map(&mut call);
+    assert_eq!((desk.len(), layer.handle().queued()), (7, 0), "b is forgotten");
+    assert_pending!(more.poll());
+}
+
+#[test]
+fn eight_threads_with_a_hundred_thousand_keys_leave_no_more_than_the_bound() {
+    let layer = ConcurrencyLimitLayer::new(1).per_key().max_keys(1_000);
+    let service = layer.layer(slow(ms(0)));
+    std::thread::scope(|threads| {
+        for thread in 0..8 {
+            let service = service.clone();
+            threads.spawn(move || {
+                for n in 0..12_500 {
+                    assert_ready_ok!(spawn(service.clone().oneshot(keyed((thread, n)))).poll());
+                }
+            });
+        }
+    });
+    assert_eq!((layer.handle().in_use(), layer.handle().queued()), (0, 0));
+    let debug = format!("{layer:?}").matches("Room").count();
+    assert!((1_000..=1_002).contains(&debug), "{debug} rooms are kept");
+}

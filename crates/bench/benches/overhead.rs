@@ -19,9 +19,10 @@ const OVER_TOWER: f64 = 1_500.0;
 const ALLOCATIONS: f64 = 6.0;
 /// One decision of the gate.
 const ADMISSION: f64 = 150.0;
-/// The room's own share of a waiter, and all that is kept of an idle key.
+/// The room's own share of a waiter, and all that is kept of an idle key, its place in the order of use and its account
+/// included.
 const WAITER: f64 = 200.0;
-const IDLE_KEY: f64 = 1024.0;
+const IDLE_KEY: f64 = 1152.0;
 /// Alternating turns, of which the median counts.
 const TURNS: usize = 5;
 

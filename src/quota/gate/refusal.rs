@@ -185,11 +185,6 @@ impl Gate {
         }
     }
 
-    /// Until the account, where it has closed the key, may be probed, and what its probes wait.
-    pub(crate) fn account_closed(&self, now: Instant) -> Option<(Duration, Duration)> {
-        self.cooldown.account_shut(now)
-    }
-
     /// Which buckets are, by the refusal's own figures, too empty for this call.
     fn explains(
         &self,
