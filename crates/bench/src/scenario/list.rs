@@ -214,12 +214,15 @@ const TPM_COLD: Scenario = Scenario {
     service: Service::Fixed(0.5),
     ..BASE
 };
+/// Prompts between a line and a book, so that one guess for all of them is no good one.
 const TPM_CHINESE: Scenario = Scenario {
     name: "tpm-chinese",
     time_bar: Ideal(1.10),
     refused_bar: 0.10,
+    jobs: 500,
     kind: Kind::Chinese,
     prompt: 800.0,
+    spread: 1.2,
     max_tokens: None,
     ..TPM
 };
@@ -256,7 +259,15 @@ pub const COLD: &[Scenario] = &[
     },
     TPM_CHINESE,
     Scenario { name: "tpm-chinese-escaped", kind: Kind::ChineseEscaped, ..TPM_CHINESE },
-    Scenario { name: "tpm-unknown", refused_bar: 0.15, kind: Kind::Form, ..TPM_CHINESE },
+    Scenario {
+        name: "tpm-unknown",
+        time_bar: Ideal(1.10),
+        refused_bar: 0.15,
+        kind: Kind::Form,
+        prompt: 800.0,
+        max_tokens: None,
+        ..TPM
+    },
 ];
 
 const RAMP_10K: Scenario = Scenario {
