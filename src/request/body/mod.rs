@@ -17,8 +17,10 @@ pub(crate) const BODY_MAX: u64 = 4 << 20;
 const PART_TOKENS: f64 = 1_000.0;
 /// No request is taken for larger than this, whatever it says.
 const TOKENS_MAX: f64 = 1e9;
-/// Objects and arrays within each other, of which it is known what they are. What lies deeper counts as text.
-const DEPTH_MAX: usize = 32;
+/// A body whose objects and arrays are deeper within each other is not read: 128, as servers have it.
+const DEPTH_MAX: usize = 128;
+/// No number is read beyond so many digits; it is too large long before.
+const DIGITS_MAX: usize = 40;
 
 /// Texts of embeddings and completions, which may be sent as numbers of tokens.
 const IDS: &[&str] = &["input", "prompt"];
@@ -35,7 +37,7 @@ const ANSWERS: &[&str] = &["n", "best_of", "candidateCount", "candidate_count"];
 pub(crate) struct Estimate<'a> {
     /// The last string named `model` in the outermost object, as sent.
     pub(crate) model: Option<&'a [u8]>,
-    /// The tokens of its texts, images and files; with `output` nothing where the body is no whole JSON object.
+    /// The tokens of its texts, images and files; with `output` nothing where the body is no whole JSON object, or too deep.
     tokens: Option<Tokens>,
 }
 
@@ -53,7 +55,7 @@ impl<'a> Estimate<'a> {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return estimate;
         }
-        let mut within = Within::default();
+        let mut within = Within { depth: 0, places: [Place::Other; DEPTH_MAX] };
         let mut name: &[u8] = b"";
         let (mut input, mut output, mut answers) = (0.0, 0.0, 1.0);
         for part in Parts(body) {
@@ -82,6 +84,7 @@ impl<'a> Estimate<'a> {
                     }
                 }
                 Part::Number(_) => {}
+                Part::Open { .. } if within.depth == DEPTH_MAX => break,
                 Part::Open { array } => within.open(name, array),
                 Part::Close => {
                     within.close();
@@ -109,7 +112,7 @@ impl<'a> Estimate<'a> {
 }
 
 /// What an object or an array is.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Clone, Copy, PartialEq)]
 enum Place {
     /// The outermost object.
     Top,
@@ -118,12 +121,10 @@ enum Place {
     Settings,
     /// An image, a sound or a file.
     Media,
-    #[default]
     Other,
 }
 
 /// The objects and arrays that have begun and not ended.
-#[derive(Debug, Default)]
 struct Within {
     depth: usize,
     places: [Place; DEPTH_MAX],
@@ -131,7 +132,7 @@ struct Within {
 
 impl Within {
     fn innermost(&self) -> Option<Place> {
-        Some(self.places.get(self.depth.checked_sub(1)?).copied().unwrap_or_default())
+        self.places.get(self.depth.checked_sub(1)?).copied()
     }
 
     fn is(&self, place: Place) -> bool {
@@ -139,10 +140,6 @@ impl Within {
     }
 
     fn open(&mut self, name: &[u8], array: bool) {
-        if self.depth >= DEPTH_MAX {
-            self.depth += 1; // a place of its own no more
-            return;
-        }
         let place = match self.innermost() {
             None => Place::Top,
             Some(Place::Top) if array && is_one_of(name, IDS) => Place::Ids,
@@ -166,7 +163,8 @@ fn is_one_of(name: &[u8], names: &[&str]) -> bool {
 
 /// A number of tokens or answers; none where it is negative, and never beyond reason.
 fn number(digits: &[u8]) -> f64 {
-    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<f64>().ok());
+    let number =
+        std::str::from_utf8(&digits[..digits.len().min(DIGITS_MAX)]).ok().and_then(|digits| digits.parse::<f64>().ok());
     number.map_or(0.0, |number| number.clamp(0.0, TOKENS_MAX))
 }
 

@@ -160,10 +160,14 @@ fn the_price_is_the_larger_or_the_sum_as_the_provider_counts() {
 }
 
 #[test]
-fn a_deep_body_takes_no_stack_and_counts_as_far_as_it_is_known() {
-    let deep = 100_000;
-    let body = format!(r#"{{"input":{}7,"four"{},"max_tokens":5}}"#, "[".repeat(deep), "]".repeat(deep));
-    assert_eq!(tokens(&body), (1.0, 5.0));
+fn a_body_that_is_too_deep_is_not_read_and_takes_no_stack() {
+    let body = |deep: usize| {
+        format!(r#"{{"model":"m","input":{}7,"four"{},"max_tokens":5}}"#, "[".repeat(deep), "]".repeat(deep))
+    };
+    assert_eq!(tokens(&body(DEPTH_MAX - 1)), (2.0, 5.0));
+    for deep in [DEPTH_MAX, 100_000] {
+        assert_eq!(Estimate::of(body(deep).as_bytes()), Estimate { model: Some(b"m"), tokens: None });
+    }
     assert_eq!(Estimate::of("[".repeat(1 << 20).as_bytes()), Estimate::default());
     assert_eq!(Estimate::of("{".repeat(1 << 20).as_bytes()), Estimate::default());
     assert_eq!(Estimate::of(format!("{{{}", "]".repeat(1 << 20)).as_bytes()).tokens, Some(Tokens::default()));

@@ -29,6 +29,8 @@ const SCRIPTS: &[(usize, usize, u8)] = &[
     (0xF900, 0xFAFF, 100), // Chinese characters, for compatibility
     (0xFF00, 0xFF7F, 80),  // wide forms
 ];
+/// The weight of the first of them, which most texts are in.
+const ASCII: u64 = SCRIPTS[0].2 as u64;
 /// Code points that have one weight.
 const PAGE: usize = 0x80;
 /// The weights of the pages below 0x10000, where all scripts are that are in use.
@@ -67,7 +69,10 @@ pub(super) fn read(rest: &[u8]) -> Option<Text> {
         let (code, len) = match *rest.get(at)? {
             b'"' => return Some(Text { len: at, tokens: hundredths as f64 / HUNDREDTHS }),
             b'\\' => escaped(&rest[at..])?,
-            0..=0x7F => (0, 1),
+            0..=0x7F => {
+                (at, hundredths) = (at + 1, hundredths + ASCII);
+                continue;
+            }
             _ => decoded(&rest[at..]),
         };
         at += len;
@@ -87,8 +92,8 @@ fn escaped(rest: &[u8]) -> Option<(u32, usize)> {
     let Some(code) = hex(rest, 2) else { return Some((0, 2)) };
     // Two halves are one character, if the second follows.
     if (0xD800..0xDC00).contains(&code)
-        && rest.get(6..8) == Some(br"\u")
-        && let Some(low @ 0xDC00..0xE000) = hex(rest, 8)
+        && let Some([b'\\', b'u', b'd' | b'D', b'c'..=b'f' | b'C'..=b'F']) = rest.get(6..10)
+        && let Some(low) = hex(rest, 8)
     {
         return Some((0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00), 12));
     }
@@ -97,7 +102,7 @@ fn escaped(rest: &[u8]) -> Option<(u32, usize)> {
 
 /// The four hexadecimal digits from here.
 fn hex(rest: &[u8], from: usize) -> Option<u32> {
-    let digits = rest.get(from..from + 4)?;
+    let digits: &[u8; 4] = rest.get(from..)?.first_chunk()?;
     digits.iter().try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))
 }
 
