@@ -1,9 +1,9 @@
 //! Refusals that concern one call alone: other calls of the key, sent later, succeed.
 //!
 //! A request that can never fit may be refused in the words of a rate limit. Callers of such requests must not hold back
-//! the others of their key. A refusal is the call's own affair when most refused calls of late turned out to be so, and
-//! either calls that were sent after its last refused attempt have succeeded, or, at its first refusal, calls that were
-//! sent a moment ago succeed.
+//! the others of their key. A call that is refused again is its own affair when calls that were sent after its last attempt
+//! have succeeded, unless that has never happened before. A first refusal is its call's own affair when most refused calls
+//! of late turned out to be so, and calls that were sent a moment ago succeed.
 
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 /// How much one refused call's next answer weighs against all before.
 const WEIGHT: f64 = 0.2;
-/// From this share on, refusals are taken for their calls' own affair.
+/// From this share on, a call that is refused again is taken for its own affair: after one that was.
+const SOME: f64 = 0.1;
+/// From this share on, first refusals are taken for their calls' own affair.
 const MOST: f64 = 0.5;
 /// Successes go on when a call has succeeded that was sent so many times the usual answer's time ago, or later ...
 const FLOWING: u32 = 2;
@@ -53,11 +55,14 @@ impl CallSpecific {
     pub(super) fn refused(&mut self, now: Instant, before: Refusals) -> bool {
         let Some((latest, sent)) = self.success else { return false };
         let contradicted = latest > before.seq;
+        let known = self.share >= SOME;
         if before.count > 0 && contradicted {
             self.saw(true);
         }
-        let flowing = sent + FLOWING_MIN.max(self.took * FLOWING) >= now;
-        self.share >= MOST && if before.count > 0 { contradicted } else { flowing }
+        if before.count > 0 {
+            return contradicted && known;
+        }
+        self.share >= MOST && sent + FLOWING_MIN.max(self.took * FLOWING) >= now
     }
 
     fn saw(&mut self, own: bool) {
@@ -76,12 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_taken_for_a_calls_own_affair_after_four_that_were() {
+    fn a_further_refusal_is_a_calls_own_affair_after_one_that_was() {
         let (now, mut calls) = (Instant::now(), CallSpecific::default());
         calls.succeeded(now, 10, now, Refusals::default());
-        for _ in 0..3 {
-            assert!(!calls.refused(now, before(1, 5)), "it may be a passing limit");
-        }
+        assert!(!calls.refused(now, before(1, 5)), "it may be a passing limit");
         assert!(calls.refused(now, before(1, 5)), "a call sent after its last attempt has succeeded");
         assert!(!calls.refused(now, before(1, 10)), "none that was sent after it has");
     }
@@ -100,7 +103,7 @@ mod tests {
         let (now, mut calls) = (Instant::now(), CallSpecific::default());
         calls.succeeded(now, 10, now, Refusals::default());
         (0..4).for_each(|_| drop(calls.refused(now, before(1, 5))));
-        (11..14).for_each(|seq| calls.succeeded(now, seq, now, before(1, 10)));
+        (11..22).for_each(|seq| calls.succeeded(now, seq, now, before(1, 10)));
         assert!(!calls.refused(now, before(1, 5)));
     }
 

@@ -190,7 +190,7 @@ impl<C> Call<C> {
         });
         if let Some(fate) = &fate {
             self.ask = fate.ask;
-            if fate.own_affair {
+            if fate.steps_back {
                 self.place.number = next_number();
             }
         }

@@ -18,6 +18,8 @@ use crate::time::add;
 const CLOSE_AFTER: u32 = 5;
 /// ... of so many different calls at least.
 const CLOSE_AFTER_CALLS: usize = 3;
+/// A call that was refused so often in a row lets others go first.
+const STEP_BACK_AFTER: u32 = 2;
 /// A key that is closed because nothing succeeds is probed this often: 30 s.
 const FAILING_PROBE: Duration = Duration::from_secs(30);
 
@@ -38,8 +40,8 @@ pub(crate) struct Fate {
     pub(crate) not_before: Instant,
     /// It is this call alone that waits: it sleeps outside the queue.
     pub(crate) alone: bool,
-    /// Other calls succeed: this one goes to the end of its class.
-    pub(crate) own_affair: bool,
+    /// It goes to the end of its class: others may succeed where this one does not.
+    pub(crate) steps_back: bool,
     /// It was a probe above the window: it costs the call no retry.
     pub(crate) was_probe: bool,
     /// What it asks for when it is sent again.
@@ -102,7 +104,7 @@ impl Gate {
             closed: self.cooldown.is_shut(),
             not_before: own.map_or(until, |wait| add(now, wait)),
             alone: own.is_some(),
-            own_affair: false,
+            steps_back: ask.refusals.count >= STEP_BACK_AFTER && !ticket.flight.above,
             was_probe: ticket.flight.above,
             ask,
         }
@@ -142,7 +144,7 @@ impl Gate {
     /// The refusal holds back this call alone, and teaches nothing.
     fn own_affair(&mut self, now: Instant, hint: Option<Duration>, ask: Ask) -> Fate {
         let wait = self.cooldown.wait_of_call(hint, ask.refusals.count, &self.config.backoff);
-        Fate { closed: false, not_before: add(now, wait), alone: true, own_affair: true, was_probe: false, ask }
+        Fate { closed: false, not_before: add(now, wait), alone: true, steps_back: true, was_probe: false, ask }
     }
 
     /// Nothing was let in since the first of several refusals.
