@@ -63,7 +63,7 @@ impl Stated {
                 _ => {}
             }
         }
-        for name in ["x-retry-after", "x-ratelimit-retry-after"] {
+        for name in ["x-retry-after", "x-ratelimit-retry-after", "x-ratelimit-timeremaining"] {
             if found.coarse.is_none() {
                 let mut values = headers.get_all(name).iter();
                 found.coarse = values.find_map(|v| duration::delay(v.as_bytes(), now)).map(duration::ceil_ms);
@@ -164,6 +164,7 @@ mod tests {
         assert_eq!(read(&[("retry-after", "1"), ("retry-after-ms", "-3")]), ms(1000));
         assert_eq!(read(&[("retry-after", "soon"), ("retry-after", "2")]), ms(2000));
         assert_eq!(read(&[("llm_provider-retry-after", "3")]), ms(3000));
+        assert_eq!(read(&[("x-ratelimit-timeremaining", "55")]), ms(55_000));
         assert_eq!(read(&[("retry-after", "Tue, 14 Nov 2023 22:13:50 GMT")]), ms(30_000));
         let date = ("date", "Tue, 14 Nov 2023 22:13:40 GMT");
         assert_eq!(read(&[("retry-after", "Tue, 14 Nov 2023 22:13:50 GMT"), date]), ms(10_000));
