@@ -7,6 +7,7 @@ use super::duration;
 use super::fields::{Field, MAX_NAME, field_of};
 use super::lenient::{self, Path, Scalar};
 use super::number::number;
+use super::unknown_fields::{Rest, is_request, repeats_status};
 use super::{Scope, codes};
 
 /// No more of a body than this is read: what the retry layer reads of one.
@@ -16,13 +17,11 @@ const MAX_TEXT: usize = 8 * 1024;
 /// No more headers than this are taken from a body.
 const MAX_HEADERS: usize = 32;
 /// How often a message is read again as JSON, when it holds some.
-const MAX_NESTING: usize = 2;
+const MAX_NESTING: usize = 3;
 /// No more codes than this are kept, in bytes.
 const MAX_CODES: usize = 2048;
 /// The longest text that may be a code.
 const MAX_CODE: usize = 80;
-/// No more fields of unknown name than this are taken for messages.
-const MAX_WORDS: usize = 8;
 
 /// What an error body says.
 #[derive(Debug, Default)]
@@ -64,10 +63,12 @@ impl ErrorBody {
             return found;
         }
         found.is_page = body[0] == b'<';
-        if !found.is_page {
-            found.document(body, errors_only, 0, now);
+        match class_in_xml(body).filter(|_| found.is_page && !errors_only) {
+            Some(class) => found.add_class(class),
+            None if found.is_page => {}
+            None => found.document(body, errors_only, 0, now),
         }
-        if found.text.is_empty() && found.codes.is_empty() && !errors_only {
+        if found.text.is_empty() && (found.codes.is_empty() || found.is_page) && !errors_only {
             found.message(&String::from_utf8_lossy(&body[..body.len().min(MAX_TEXT)]));
         }
         found
@@ -118,6 +119,8 @@ impl ErrorBody {
         }
         self.amazon |= key == b"__type";
         let mut buffer = [0; MAX_NAME];
+        // A delay may be an object: `"retryDelay": {"seconds": 36}`.
+        let key = if key == b"seconds" { parent.unwrap_or(key) } else { key };
         let (name, field) = field_of(key, &mut buffer);
         match field {
             Field::Code => self.code(name, raw),
@@ -214,41 +217,11 @@ impl ErrorBody {
     }
 }
 
-/// What is read after all fields of a document.
-#[derive(Default)]
-struct Rest {
-    /// Messages that hold a document.
-    again: Vec<String>,
-    /// Words in fields of no known name.
-    words: Vec<String>,
-}
-
-impl Rest {
-    /// A text in a field of no known name: another server's answer, or words.
-    fn other(&mut self, name: &[u8], raw: &[u8]) {
-        let holds_answer = [&b"body"[..], b"response", b"upstream", b"provider"]
-            .iter()
-            .any(|part| name.windows(part.len()).any(|window| window == *part));
-        let holds_words = raw.contains(&b' ') || raw.iter().any(|b| *b >= 0x80);
-        if holds_answer && raw.trim_ascii().starts_with(b"{") {
-            self.again.push(lenient::unescape(raw).into_owned());
-        } else if holds_words && self.words.len() < MAX_WORDS {
-            self.words.push(lenient::unescape(raw).into_owned());
-        }
-    }
-}
-
-/// Whether messages say no more than a status does.
-fn repeats_status(text: &str) -> bool {
-    let known = ["too many requests", "429 too many requests", "forbidden", "bad request", "payment required", "error"];
-    text.lines().all(|line| known.iter().any(|words| line.eq_ignore_ascii_case(words)))
-}
-
-/// Whether a field is the caller's own, quoted in the answer.
-fn is_request(path: Path<'_, '_>) -> bool {
-    let own =
-        [&b"content"[..], b"contents", b"input", b"inputs", b"messages", b"parts", b"prompt", b"query", b"request"];
-    path.iter().any(|key| own.contains(key))
+/// The class of an error of Amazon's query protocol: `<Code>Throttling</Code>`.
+fn class_in_xml(body: &[u8]) -> Option<&[u8]> {
+    let place = |text: &[u8], tag: &[u8]| text.windows(tag.len()).position(|window| window == tag);
+    let rest = &body[place(body, b"<Code>")? + b"<Code>".len()..];
+    Some(&rest[..place(rest, b"</Code>")?])
 }
 
 /// Letters in lower case and digits, and nothing else: `Throttling.RateQuota` and `throttling_rate_quota` are one.

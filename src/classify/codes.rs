@@ -63,7 +63,7 @@ impl<'c> Codes<'c> {
                 Some(QuotaExhausted) => {
                     found.stop = true;
                     found.stop_by_code |= sure;
-                    found.account |= !OF_A_MODEL.iter().any(|part| code.contains(part));
+                    found.account |= !NOT_OF_THE_ACCOUNT.iter().any(|part| code.contains(part));
                 }
                 Some(TooLarge) => found.too_large = true,
                 Some(Overloaded) => found.overload = true,
@@ -106,7 +106,7 @@ fn lacks_money(code: &str) -> bool {
     let has = |parts: &[&str]| parts.iter().any(|part| code.contains(part));
     let money = has(&["credit", "balance", "fund", "wallet", "prepay"]);
     let spent = has(&["insufficient", "depleted", "exhausted", "notenough", "outof", "toolow", "usedup"]);
-    let quota = code.starts_with("insufficient") && code.contains("quota");
+    let quota = code.contains("quota") && (code.starts_with("insufficient") || has(&["notenough", "outof"]));
     (money && spent) || quota
 }
 
@@ -157,6 +157,10 @@ const CODE_WORDS: &[(&str, Kind)] = &[
     ("usagelimiterror", QuotaExhausted),
     ("usagelimitexceeded", QuotaExhausted),
     ("outofcallvolume", QuotaExhausted),
+    ("planexpired", QuotaExhausted),
+    ("subscriptionexpired", QuotaExhausted),
+    ("trialexpired", QuotaExhausted),
+    ("usagecap", QuotaExhausted),
     ("billinglimit", QuotaExhausted),
     ("billinghard", QuotaExhausted),
     ("billingnot", QuotaExhausted),
@@ -168,12 +172,7 @@ const CODE_WORDS: &[(&str, Kind)] = &[
     ("inflight", Concurrency),
     ("parallelrequest", Concurrency),
     ("overload", Overloaded),
-    ("nocapacity", Overloaded),
-    ("insufficientcapacity", Overloaded),
-    ("capacityexceeded", Overloaded),
-    ("capacityexhausted", Overloaded),
-    ("reducedcapacity", Overloaded),
-    ("outofcapacity", Overloaded),
+    ("capacity", Overloaded),
     ("serverbusy", Overloaded),
     ("queuefull", Overloaded),
     ("modelnotready", Overloaded),
@@ -194,8 +193,8 @@ const CODE_WORDS: &[(&str, Kind)] = &[
 /// Parts of the codes of a quota that may come back soon: `QUOTA_EXHAUSTED`, `MONTHLY_REQUEST_COUNT`.
 const STOP_WEAK: &[&str] = &["quotaexhausted", "monthly", "weekly", "dailyquota", "dailylimit"];
 
-/// Parts of the codes that may stop one model alone; all others speak of the account's plan, budget or balance.
-const OF_A_MODEL: &[&str] = &[
+/// Parts of the codes that may stop one model or one key alone; all others speak of the account's plan, budget or balance.
+const NOT_OF_THE_ACCOUNT: &[&str] = &[
     "freetier",
     "setlimitexceeded",
     "commoditynotpurchased",
@@ -203,6 +202,7 @@ const OF_A_MODEL: &[&str] = &[
     "servicequotaexceeded",
     "errorcode17",
     "errorcode19",
+    "tokenquota",
     "1304",
 ];
 

@@ -53,14 +53,23 @@ pub(super) fn field_of<'b>(key: &[u8], buffer: &'b mut [u8; MAX_NAME]) -> (&'b [
 
 /// The fields that tell when to come back: `retryAfterMs`, `quotaResetDelay`, `resets_at`, `nextAccessTime`.
 fn time(name: &[u8]) -> Field {
-    const WAITS: [&[u8]; 6] =
-        [b"estimatedtime", b"waitseconds", b"waittime", b"timeremaining", b"cooldownseconds", b"availablein"];
-    const MOMENTS: [&[u8]; 5] = [b"nextaccesstime", b"availableat", b"nextreset", b"unblockat", b"blockeduntil"];
+    const WAITS: [&[u8]; 7] = [
+        b"availablein",
+        b"cooldown",
+        b"cooldownseconds",
+        b"estimatedtime",
+        b"timeremaining",
+        b"waitseconds",
+        b"waittime",
+    ];
+    const WAITS_MS: [&[u8]; 4] = [b"backoffms", b"cooldownms", b"waitms", b"waittimems"];
+    const MOMENTS: [&[u8]; 5] = [b"availableat", b"blockeduntil", b"nextaccesstime", b"nextreset", b"unblockat"];
     let has = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
     let ends = |ends: &[&[u8]]| ends.iter().any(|end| name.ends_with(end));
     let comes_back = [&b"retryafter"[..], b"retryin", b"retrydelay", b"retryat", b"reset"].iter().any(|part| has(part));
     match name {
         _ if WAITS.contains(&name) => Field::Delay,
+        _ if WAITS_MS.contains(&name) => Field::Millis,
         _ if MOMENTS.contains(&name) => Field::Moment,
         _ if !comes_back || has(b"password") || has(b"preset") => Field::Other,
         _ if ends(&[b"ms", b"millis", b"milliseconds"]) && !ends(&[b"atms"]) => Field::Millis,

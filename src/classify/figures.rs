@@ -131,10 +131,11 @@ pub(super) fn number_before(bytes: &[u8], end: usize) -> Option<f64> {
 
 /// The delay after `try again in` and the like.
 pub(super) fn delay(bytes: &[u8], plain: &[u8], at: usize, now: &dyn Fn() -> Option<Duration>) -> Option<Duration> {
-    const FILLERS: [&[u8]; 17] = [
+    const FILLERS: [&[u8]; 18] = [
         b"about ",
         b"an additional ",
         b"approx. ",
+        b"approx ",
         b"period ",
         b"til ",
         b"until ",
@@ -179,11 +180,28 @@ pub(super) fn delay_before(bytes: &[u8], end: usize) -> Option<Duration> {
     let text = bytes[..end].trim_ascii_end();
     let first = text.len().saturating_sub(40);
     let begins = |at: &usize| text[*at].is_ascii_digit() && (*at == 0 || !is_in_number(text[*at - 1]));
-    let starts = (first..text.len()).filter(begins);
-    starts
-        .filter_map(|at| duration::prose(&text[at..]).filter(|(_, length)| at + length == text.len()))
-        .map(|d| d.0)
-        .next()
+    // A time of day is no delay.
+    let starts = (first..text.len()).filter(begins).filter(|at| !text[*at..].contains(&b':'));
+    let whole = |at: usize| duration::prose(&text[at..]).filter(|(_, length)| at + length == text.len());
+    starts.filter_map(whole).map(|(delay, _)| delay).next()
+}
+
+/// Whether the sum after its label is nothing: `balance: $0.00`.
+pub(super) fn is_zero(plain: &[u8], at: usize) -> bool {
+    let mut rest = &plain[at..];
+    for filler in [&b" left"[..], b" currently", b" is", b" of", b":", b" "] {
+        rest = rest.strip_prefix(filler).unwrap_or(rest);
+    }
+    let sign = ["$", "€", "¥", "￥", "＄"].iter().find_map(|sign| rest.strip_prefix(sign.as_bytes()));
+    let rest = sign.unwrap_or(rest);
+    number(rest).is_some_and(|(sum, end)| sum.as_f64() == 0.0 && !rest.get(end).is_some_and(u8::is_ascii_alphanumeric))
+}
+
+/// Whether there is nothing left of what is counted at `start`: `0 credits left`.
+pub(super) fn none_left(bytes: &[u8], plain: &[u8], start: usize, end: usize) -> bool {
+    let after = plain[end..].trim_ascii_start();
+    let left = [&b"left"[..], b"remaining", b"available"].iter().any(|word| after.starts_with(word));
+    left && number_before(bytes, start) == Some(0.0)
 }
 
 fn is_in_number(byte: u8) -> bool {

@@ -47,7 +47,7 @@ pub(super) struct Stated {
 
 impl Stated {
     pub(super) fn read(headers: &HeaderMap, now: &dyn Fn() -> Option<Duration>) -> Self {
-        let mut found = Self::default();
+        let (mut found, mut reset_at) = (Self::default(), None);
         for (name, value) in headers {
             let name = name.as_str();
             // LiteLLM's proxy hands the headers of the server behind it on with a prefix.
@@ -60,6 +60,8 @@ impl Stated {
                 "retry-after" if found.coarse.is_none() => {
                     found.coarse = duration::delay(value, now).map(duration::ceil_ms);
                 }
+                // LiteLLM's own limits.
+                "reset_at" => reset_at = reset_at.or_else(|| duration::reset(value, now).map(duration::ceil_ms)),
                 _ => {}
             }
         }
@@ -69,6 +71,7 @@ impl Stated {
                 found.coarse = values.find_map(|v| duration::delay(v.as_bytes(), now)).map(duration::ceil_ms);
             }
         }
+        found.coarse = found.coarse.or(reset_at);
         found
     }
 }

@@ -20,6 +20,7 @@ mod phrases;
 mod rules;
 mod spent;
 mod time_unit;
+mod unknown_fields;
 mod windows;
 mod wording;
 

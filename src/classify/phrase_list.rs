@@ -11,7 +11,7 @@ use super::phrases::Sign::{self, *};
 
 #[rustfmt::skip]
 pub(super) const PHRASES: &[(Sign, &[&str])] = &[
-    (Account, &[
+    (Account, &[ "no active subscription", "subscription has lapsed", "subscription lapsed", "subscription is inactive", "subscription is not active", "资源包已用完", "资源包已耗尽", "资源包已用尽", "余额为0", "余额为 0", "余额为零",
         "account is in arrears", "account is not active", "account not active", "all available credits",
         "api usage limits", "billing hard limit", "billing is not active", "billing not active",
         "budget exceeded", "budget has been exceeded", "budget limit", "check your billing",
@@ -48,7 +48,7 @@ pub(super) const PHRASES: &[(Sign, &[&str])] = &[
         "本月额度", "本月配额", "本周额度", "小时的使用上限", "小时使用上限", "小时用量上限", "明天再试", "明日再试", "次日再试",
         "次数已用完", "次数已用尽", "次数已达上限", "日流控",
     ]),
-    (StopWeak, &[
+    (StopWeak, &[ "已用完", "已用尽", "已耗尽", "已经用完", "已经用尽", "已经耗尽",
         "account limit reached", "daily limit", "daily quota", "daily request limit", "daily requests limit",
         "daily token limit", "daily usage limit", "exceeded current quota", "exceeded the current quota",
         "exceeded your current quota", "exceeded your usage limit", "exhausted your capacity",
@@ -59,23 +59,23 @@ pub(super) const PHRASES: &[(Sign, &[&str])] = &[
     // A noun of money, and one of what a plan allows; what says that either is used up.
     (Money, &["balance", "credit", "credits", "funds", "prepayment", "wallet"]),
     (Allowance, &["allocation", "allotment", "allowance", "quota", "quotas", "usage limit"]),
-    (Spent, &[
+    (Spent, &[ "expired", "has ended",
         "all been consumed", "all used", "been consumed", "below zero", "depleted", "empty", "exhausted", "fully used",
         "have ended", "insufficient", "is negative", "is zero", "no longer has", "no more", "no remaining",
         "not enough", "out of", "ran out", "run out", "too low", "used all", "used up",
     ]),
-    (Month, &[
+    (Month, &[ "annual", "billing cycle", "billing period", "yearly", "当月", "per year",
         "each month", "for the month", "for the week", "monthly", "of the month", "per month", "per week", "this month",
         "this week", "weekly", "本月", "每月",
     ]),
-    (PlanHours, &["hour allowance", "hour limit", "hour quota", "hour usage", "hour window", "hours limit"]),
+    (PlanHours, &[ "day allowance", "day limit", "day quota", "day usage", "day window","hour allowance", "hour limit", "hour quota", "hour usage", "hour window", "hours limit"]),
     // Words that only look like one of the others.
     (Nothing, &[
         "account balance api", "coding plan", "insufficient access", "insufficient permission",
         "insufficient privilege", "insufficient scope", "monthly billing", "monthly plan", "monthly subscription",
         "token count api", "token plan",
     ]),
-    (Overload, &[
+    (Overload, &[ "extreme load", "increased demand", "increased load", "resources are tight", "surge", "traffic is currently high", "traffic is high", "unexpected load",
         "all workers", "at capacity", "at full capacity", "at maximum capacity", "busy", "capacity available",
         "capacity constraint", "capacity exceeded", "capacity has been exceeded", "capacity has been reached",
         "capacity is", "capacity limit", "capacity reached", "capacity temporarily", "cold start", "exceeded capacity",
@@ -129,7 +129,7 @@ pub(super) const PHRASES: &[(Sign, &[&str])] = &[
     (Short(Images), &["ipm"]),
     (Short(DailyRequests), &["qpd", "rpd"]),
     (Short(DailyTokens), &["neurons", "tpd"]),
-    (Delay, &[
+    (Delay, &[ "again after", "available again after", "available again on", "lifted at", "lifted in", "possible at", "possible in", "refreshed after", "refreshed at", "refreshed in", "refreshed on", "restored at", "restored in", "unlocked at", "unlocked in", "unlocks at", "unlocks in", "reset within", "resetting in",
         "again in", "again on", "available after", "available again at", "available again in", "available at",
         "available in", "available on", "back at", "back in", "back off for", "backoff for", "cooldown",
         "cooldown of", "cooldown period", "cooling down for", "limit reached|", "next reset", "refresh at",

@@ -68,8 +68,10 @@ pub(super) enum Sign {
     ModelBefore,
 }
 
+type Phrase = (&'static [u8], Sign);
+
 /// The phrases that begin with each byte, the longer before the shorter.
-static INDEX: LazyLock<Vec<Vec<(&'static [u8], Sign)>>> = LazyLock::new(|| {
+static INDEX: LazyLock<Vec<Vec<Phrase>>> = LazyLock::new(|| {
     let mut index = vec![Vec::new(); 256];
     for (sign, phrases) in PHRASES {
         for phrase in *phrases {

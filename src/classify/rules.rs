@@ -53,15 +53,18 @@ pub(super) fn verdict(
         return verdict;
     }
     verdict.upstream_failure = upstream;
+    // The size of a model's context is no limit of the key.
+    let of_model = kind == Kind::TooLarge && status == StatusCode::BAD_REQUEST;
     verdict.scope = match kind {
         Kind::Concurrency => Some(Scope::Concurrent),
         Kind::Overloaded | Kind::ServerError => None,
+        _ if of_model => None,
         _ => scope(&words, &codes)
             .or(axis)
             // The code of a window beside a message that says stop names the wrong limit.
             .or_else(|| codes.scope().filter(|_| kind != Kind::QuotaExhausted || !codes.rate)),
     };
-    if !matches!(kind, Kind::Overloaded | Kind::ServerError) {
+    if !matches!(kind, Kind::Overloaded | Kind::ServerError) && !of_model {
         verdict.limit = limit;
         verdict.used = words.used.or(body.used);
         verdict.requested = words.requested.or(body.requested);

@@ -2,6 +2,8 @@
 
 /// No more words than this stand between a noun and the verb after it.
 const WORDS_BETWEEN: usize = 4;
+/// No more of a sentence is looked at.
+const LONGEST_SENTENCE: usize = 160;
 /// The words that may stand between a verb and the noun after it: `exhausted all your free credits`.
 const ATTRIBUTES: &[&[u8]] = &[
     b"account",
@@ -93,8 +95,9 @@ fn ends_sentence(text: &[u8]) -> bool {
 
 /// Whether the sentence up to `at` is a condition: `if your balance is insufficient`.
 fn conditional(text: &[u8], at: usize) -> bool {
-    let begins = text[..at].windows(2).rposition(|pair| ends_sentence(pair)).map_or(0, |stop| stop + 2);
-    let mut words = text[begins..at].split(|b| !b.is_ascii_alphabetic());
+    let text = &text[at.saturating_sub(LONGEST_SENTENCE)..at];
+    let begins = text.windows(2).rposition(ends_sentence).map_or(0, |stop| stop + 2);
+    let mut words = text[begins..].split(|b| !b.is_ascii_alphabetic());
     words.any(|word| [&b"if"[..], b"when", b"unless", b"once"].iter().any(|other| word.eq_ignore_ascii_case(other)))
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Scope;
 use super::figures::{
-    Window, delay, delay_before, divided, figure, is_money, model, number_before, pair, pair_before, window,
+    Window, delay, delay_before, divided, figure, is_money, is_zero, model, none_left, number_before, pair,
+    pair_before, window,
 };
 use super::phrases::{self, Sign};
 use super::spent::{Noun, Spent};
@@ -113,21 +114,29 @@ impl<'t> Wording<'t> {
             Sign::Stop => self.stops(false, plain, start),
             Sign::Account => self.stops(true, plain, start),
             Sign::PlanHours => {
+                // `60 requests per 1 hour limit` is a rate.
                 let before = plain[..start].trim_ascii_end();
-                if before.ends_with(b"five") || before.last().is_some_and(u8::is_ascii_digit) {
+                let digits = before.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+                let rate = before[..before.len() - digits].ends_with(b"per ");
+                if before.ends_with(b"five") || (digits > 0 && !rate) {
                     self.stops(false, plain, start);
                 }
             }
             // `rate limit exhausted` is a rate.
             Sign::StopWeak => self.stop_weak |= !plain[..start].ends_with(b"rate "),
-            Sign::Money if whole_word && self.spent.noun(Noun::Money, bytes, start, end) => {
-                self.stops(true, plain, start);
+            Sign::Money if whole_word => {
+                let spent = self.spent.noun(Noun::Money, bytes, start, end);
+                if spent || is_zero(plain, end) || none_left(bytes, plain, start, end) {
+                    self.stops(true, plain, start);
+                }
             }
             Sign::Allowance if whole_word => {
                 self.stop_weak |= self.spent.noun(Noun::Allowance, bytes, start, end);
-                self.sized(bytes, plain, end);
+                if plain[start..].starts_with(b"quota") {
+                    self.sized(bytes, plain, end);
+                }
             }
-            Sign::Spent if whole_word => match self.spent.verb(bytes, start, end) {
+            Sign::Spent if whole_word && !is_denied(&plain[..start]) => match self.spent.verb(bytes, start, end) {
                 Some(Noun::Money) => self.stops(true, plain, start),
                 Some(Noun::Allowance) => self.stop_weak = true,
                 None => {}
@@ -155,7 +164,10 @@ impl<'t> Wording<'t> {
             Sign::Unit(scope) if whole_word => self.unit(scope, bytes, plain, start, end),
             Sign::Short(scope) if whole_word => {
                 self.axis = self.axis.or(Some(scope));
-                self.counted = self.counted.or_else(|| number_after_or_before(bytes, plain, start, end));
+                let after = || figure(bytes, plain, end).map(|f| f.0);
+                // `3 RPM`, but `10,000 neurons` is a name, too.
+                let before = || number_before(bytes, start).filter(|_| end - start <= 4);
+                self.counted = self.counted.or_else(after).or_else(before);
                 self.rate = true;
             }
             Sign::Delay => self.delay = self.delay.max(delay(bytes, plain, end, now)),
@@ -165,7 +177,8 @@ impl<'t> Wording<'t> {
                 if let Some((used, limit)) = pair_before(bytes, start) {
                     (self.used, self.limit) = (self.used.or(Some(used)), Some(limit));
                 }
-                self.used = self.used.or_else(|| figure(bytes, plain, end).map(|f| f.0));
+                let used = figure(bytes, plain, end).filter(|(_, end)| !is_money(plain, *end));
+                self.used = self.used.or(used.map(|f| f.0));
             }
             Sign::Requested => self.requested = self.requested.or_else(|| figure(bytes, plain, end).map(|f| f.0)),
             Sign::Pair => self.pair(pair(bytes, plain, end)),
@@ -247,8 +260,9 @@ impl<'t> Wording<'t> {
     }
 }
 
-fn number_after_or_before(bytes: &[u8], plain: &[u8], start: usize, end: usize) -> Option<f64> {
-    figure(bytes, plain, end).map(|f| f.0).or_else(|| number_before(bytes, start))
+/// Whether what follows is said not to be: `are not used up`.
+fn is_denied(before: &[u8]) -> bool {
+    [&b"not "[..], b"n't ", b"not been ", b"never "].iter().any(|word| before.ends_with(word))
 }
 
 /// Whether a quote begins somewhere in `text`; an apostrophe within a word is none.

@@ -95,6 +95,7 @@ impl Dialect {
             ("resourceexhausted", RateLimited, None),
             ("userratelimitexceeded", RateLimited, None),
             ("modelcapacityexhausted", Overloaded, None),
+            ("internal", ServerError, None),
         ],
     };
 
