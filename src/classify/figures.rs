@@ -151,6 +151,7 @@ pub(super) fn delay(bytes: &[u8], plain: &[u8], at: usize, now: &dyn Fn() -> Opt
         b"at ",
         b"seconds",
     ];
+    let moment = [&b" at"[..], b" on", "于".as_bytes()].iter().any(|word| plain[..at].ends_with(word));
     let mut at = at;
     for _ in 0..4 {
         at += bytes
@@ -166,7 +167,9 @@ pub(super) fn delay(bytes: &[u8], plain: &[u8], at: usize, now: &dyn Fn() -> Opt
     }
     // What ends where the text ends may be cut off: `6m` of `6ms`, `1` of `12 seconds`.
     if let Some((delay, end)) = duration::prose(rest) {
-        return (end < rest.len()).then_some(delay);
+        // A time of day is no delay.
+        let time_of_day = moment && rest[..end].contains(&b':');
+        return (end < rest.len() && !time_of_day).then_some(delay);
     }
     let (_, end) = number(rest)?;
     let next = rest.get(end)?;
@@ -189,7 +192,7 @@ pub(super) fn delay_before(bytes: &[u8], end: usize) -> Option<Duration> {
 /// Whether the sum after its label is nothing: `balance: $0.00`.
 pub(super) fn is_zero(plain: &[u8], at: usize) -> bool {
     let mut rest = &plain[at..];
-    for filler in [&b" left"[..], b" currently", b" is", b" of", b":", b" "] {
+    for filler in [&b" left"[..], b" currently", b" is", b" of", "为".as_bytes(), "：".as_bytes(), b":", b" "] {
         rest = rest.strip_prefix(filler).unwrap_or(rest);
     }
     let sign = ["$", "€", "¥", "￥", "＄"].iter().find_map(|sign| rest.strip_prefix(sign.as_bytes()));
@@ -199,9 +202,14 @@ pub(super) fn is_zero(plain: &[u8], at: usize) -> bool {
 
 /// Whether there is nothing left of what is counted at `start`: `0 credits left`.
 pub(super) fn none_left(bytes: &[u8], plain: &[u8], start: usize, end: usize) -> bool {
-    let after = plain[end..].trim_ascii_start();
-    let left = [&b"left"[..], b"remaining", b"available"].iter().any(|word| after.starts_with(word));
-    left && number_before(bytes, start) == Some(0.0)
+    is_left(plain, end, 1) && number_before(bytes, start) == Some(0.0)
+}
+
+/// Whether one of the next words says that what stands before is left, and so no size.
+pub(super) fn is_left(plain: &[u8], at: usize, words: usize) -> bool {
+    let part = plain[at..].split(|b| matches!(b, b',' | b'.' | b';' | b':')).next().unwrap_or_default();
+    let mut next = part.split(|b| !b.is_ascii_alphabetic()).filter(|word| !word.is_empty()).take(words);
+    next.any(|word| [&b"left"[..], b"remaining", b"available"].contains(&word))
 }
 
 fn is_in_number(byte: u8) -> bool {

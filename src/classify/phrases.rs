@@ -22,6 +22,8 @@ pub(super) enum Sign {
     Spent,
     /// A window of a week or a month.
     Month,
+    /// The same, if what is limited follows: `monthly token quota`, but not `monthly plan`.
+    Periodic,
     /// The limit of a plan's hours, if a number stands before: `5-hour limit`.
     PlanHours,
     /// Only looks like one of the others.

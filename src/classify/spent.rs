@@ -110,6 +110,12 @@ mod tests {
         for (text, stop, weak) in [
             ("Your prepayment credits are depleted.", true, false),
             ("Insufficient account balance", true, false),
+            ("Remaining balance: $0.00", true, false),
+            ("Remaining balance: $0.53", false, false),
+            ("You have 0 credits left", true, false),
+            ("账户余额为 0，请续费", true, false),
+            ("账户余额为0.5元", false, false),
+            ("Your credits are not used up", false, false),
             ("You have used up all your free credits", true, false),
             ("Your wallet is empty, please add funds", true, false),
             ("The quota of this key is exhausted", false, true),

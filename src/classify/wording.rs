@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Scope;
 use super::figures::{
-    Window, delay, delay_before, divided, figure, is_money, is_zero, model, none_left, number_before, pair,
+    Window, delay, delay_before, divided, figure, is_left, is_money, is_zero, model, none_left, number_before, pair,
     pair_before, window,
 };
 use super::phrases::{self, Sign};
@@ -152,6 +152,7 @@ impl<'t> Wording<'t> {
             Sign::Rate => self.rate = true,
             Sign::ServerFault => self.server_fault = true,
             Sign::Month => self.month = true,
+            Sign::Periodic => self.month |= limit_follows(&plain[end..]),
             Sign::Daily => self.daily = true,
             Sign::Enqueued => {
                 let rest = plain[end..].trim_ascii_start();
@@ -205,7 +206,9 @@ impl<'t> Wording<'t> {
         if let Some((used, limit)) = pair(bytes, plain, at) {
             return self.pair(Some((used, limit)));
         }
-        if let Some((size, end)) = figure(bytes, plain, at).filter(|(_, end)| !is_money(plain, *end)) {
+        if let Some((size, end)) =
+            figure(bytes, plain, at).filter(|(_, end)| !is_money(plain, *end) && !is_left(plain, *end, 2))
+        {
             self.limit = Some(size);
             self.window |= self.spans(divided(&plain[end..]));
         }
@@ -258,6 +261,15 @@ impl<'t> Wording<'t> {
         self.month |= window == Some(Window::Month);
         window.is_some()
     }
+}
+
+/// Whether one of the next words is what a plan limits.
+fn limit_follows(text: &[u8]) -> bool {
+    const LIMITED: [&[u8]; 9] =
+        [b"allotment", b"allowance", b"budget", b"cap", b"limit", b"quota", b"request", b"token", b"usage"];
+    let part = text.split(|b| matches!(b, b'.' | b',' | b';' | b'!')).next().unwrap_or_default();
+    let mut words = part.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty()).take(4);
+    words.any(|word| LIMITED.iter().any(|limited| word.starts_with(limited)))
 }
 
 /// Whether what follows is said not to be: `are not used up`.

@@ -80,3 +80,74 @@ fn models() {
         assert_eq!(read(text).model, model, "{text}");
     }
 }
+
+#[test]
+fn windows_of_a_month() {
+    for (text, month) in [
+        ("Monthly token usage limit reached", true),
+        ("You exceeded your weekly rate limit", true),
+        ("Maximum calls reached for this month", true),
+        ("1000 calls / month", true),
+        ("Consider our monthly plan, it has a higher quota", false),
+        ("Billed monthly. Rate limit reached", false),
+    ] {
+        assert_eq!(read(text).month, month, "{text}");
+    }
+}
+
+#[test]
+fn used_and_limit_in_one() {
+    for (text, used, limit) in [
+        ("Request limit reached (33/32)", Some(33.0), Some(32.0)),
+        ("Plan limit (1500/1500 used)", Some(1500.0), Some(1500.0)),
+        ("Limit: 15/1min", None, Some(15.0)),
+        ("Cost limit of $25.00 reached", None, None),
+        ("Quota: 0 requests left", None, None),
+        ("Used 12 USD of 10 USD", None, None),
+        ("Request reached max request: 3,", None, Some(3.0)),
+    ] {
+        let found = read(text);
+        assert_eq!((found.used, found.size()), (used, limit), "{text}");
+    }
+}
+
+#[test]
+fn delays_before_their_phrase() {
+    for (text, secs) in [
+        ("请 30 秒后重试", Some(30)),
+        ("1分30秒后再试", Some(90)),
+        ("12s until reset", Some(12)),
+        ("30초 후에 다시 시도하세요", Some(30)),
+        ("请于 20:00:20 后重试", None),
+        ("try again at 20:00:20.", None),
+        ("try again in 00:00:20.", Some(20)),
+        ("some time before retrying", None),
+    ] {
+        assert_eq!(read(text).delay.map(|delay| delay.as_secs()), secs, "{text}");
+    }
+}
+
+#[test]
+fn an_address_is_no_model() {
+    for text in [
+        "requests to api.host-1.example/v1 were too many",
+        "reached for user@mail-host.com",
+        "reached for https://host-1.example/x",
+        "reached for 2001:db8:85a3:8d3",
+    ] {
+        assert_eq!(read(text).model, None, "{text}");
+    }
+}
+
+#[test]
+fn hours_of_a_plan_and_of_a_rate() {
+    for (text, stop) in [
+        ("5-hour usage limit reached", true),
+        ("7-day limit reached", true),
+        ("five hour limit", true),
+        ("60 requests per 1 hour limit reached", false),
+        ("Per-hour limit reached", false),
+    ] {
+        assert_eq!(read(text).stop, stop, "{text}");
+    }
+}
