@@ -196,7 +196,10 @@ impl ErrorBody {
 
     fn message(&mut self, text: &str) {
         let room = MAX_TEXT.saturating_sub(self.text.len());
-        let text = text.trim().replace('\u{2019}', "'");
+        if text.contains('\u{2019}') {
+            return self.message(&text.replace('\u{2019}', "'"));
+        }
+        let text = text.trim();
         if text.is_empty() || room == 0 {
             return;
         }

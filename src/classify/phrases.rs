@@ -95,8 +95,10 @@ pub(super) fn scan(text: &[u8], plain: &[u8], mut found: impl FnMut(Sign, usize,
         let here = &plain[at..];
         // Within a name such as `UserConcurrentRequests` only what tells of calls at once is looked for.
         let inside = at > 0 && byte.is_ascii_alphanumeric() && plain[at - 1].is_ascii_alphanumeric();
+        // The second byte rules most out before the phrase is compared.
+        let second = here.get(1);
         let mut phrases = index[usize::from(byte)].iter();
-        if let Some((phrase, sign)) = phrases.find(|(phrase, _)| here.starts_with(phrase))
+        if let Some((phrase, sign)) = phrases.find(|(phrase, _)| phrase.get(1) == second && here.starts_with(phrase))
             && (!inside || *sign == Sign::Concurrent)
         {
             found(*sign, at, at + phrase.len());
