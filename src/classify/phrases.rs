@@ -70,7 +70,8 @@ pub(super) enum Sign {
     ModelBefore,
 }
 
-type Phrase = (&'static [u8], Sign);
+/// A phrase, its second byte beside it: that rules most out without a look at the phrase.
+type Phrase = (u8, &'static [u8], Sign);
 
 /// The phrases that begin with each byte, the longer before the shorter.
 static INDEX: LazyLock<Vec<Vec<Phrase>>> = LazyLock::new(|| {
@@ -78,11 +79,11 @@ static INDEX: LazyLock<Vec<Vec<Phrase>>> = LazyLock::new(|| {
     for (sign, phrases) in PHRASES {
         for phrase in *phrases {
             let phrase = phrase.as_bytes();
-            index[usize::from(phrase[0])].push((phrase, *sign));
+            index[usize::from(phrase[0])].push((phrase[1], phrase, *sign));
         }
     }
     for phrases in &mut index {
-        phrases.sort_by_key(|(phrase, _)| std::cmp::Reverse(phrase.len()));
+        phrases.sort_by_key(|(_, phrase, _)| std::cmp::Reverse(phrase.len()));
     }
     index
 });
@@ -95,10 +96,9 @@ pub(super) fn scan(text: &[u8], plain: &[u8], mut found: impl FnMut(Sign, usize,
         let here = &plain[at..];
         // Within a name such as `UserConcurrentRequests` only what tells of calls at once is looked for.
         let inside = at > 0 && byte.is_ascii_alphanumeric() && plain[at - 1].is_ascii_alphanumeric();
-        // The second byte rules most out before the phrase is compared.
-        let second = here.get(1);
+        let second = here.get(1).copied().unwrap_or_default();
         let mut phrases = index[usize::from(byte)].iter();
-        if let Some((phrase, sign)) = phrases.find(|(phrase, _)| phrase.get(1) == second && here.starts_with(phrase))
+        if let Some((_, phrase, sign)) = phrases.find(|(known, phrase, _)| *known == second && here.starts_with(phrase))
             && (!inside || *sign == Sign::Concurrent)
         {
             found(*sign, at, at + phrase.len());
