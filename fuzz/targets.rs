@@ -51,7 +51,7 @@ pub(crate) fn headers(data: &[u8]) {
 /// An error body, after a byte that picks the status.
 pub(crate) fn error_body(data: &[u8]) {
     let Some((pick, body)) = data.split_first() else { return };
-    let statuses = [429, 400, 402, 403, 404, 413, 498, 500, 502, 503, 529, 200];
+    let statuses = [429, 400, 401, 402, 403, 404, 412, 413, 422, 498, 500, 502, 503, 504, 524, 529, 200];
     let status = statuses[usize::from(*pick) % statuses.len()];
     judge(StatusCode::from_u16(status).expect("a status"), &HeaderMap::new(), body);
 }

@@ -9,7 +9,7 @@ use tower_429::classify::{RateLimitSnapshot, Verdict, retry_after, should_retry}
 /// No delay is longer, so that adding one to any clock is safe.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 22] = [
     "retry-after",
     "retry-after-ms",
     "x-ms-retry-after-ms",
@@ -26,14 +26,22 @@ const NAMES: [&str; 16] = [
     "anthropic-ratelimit-unified-reset",
     "x-amzn-errortype",
     "x-should-retry",
+    "x-ratelimit-timeremaining",
+    "x-ratelimit-remaining-tokens-5-minute",
+    "x-ratelimit-reset-tokens-5-minute",
+    "x-ai-ratelimit-retry-after",
+    "x-ai-ratelimit-remaining-minute-a",
+    "reset_at",
 ];
 
-const SEEDS: [&str; 6] = [
+const SEEDS: [&str; 8] = [
     r#"{"error":{"message":"Rate limit reached for gpt-4o in organization org-example on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000. Please try again in 2.5s.","type":"tokens","code":"rate_limit_exceeded"}}"#,
     r#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"q","details":[{"retryDelay":"36.4s"}]}}]"#,
     "data: {\"error\": {'message': \"it's \\u6162 \\ud83d\\ude00 \\\\\", 'code': None}}\n\n",
     r#"{"error":{"message":"{\"error\":{\"code\":\"1302\",\"message\":\"并发 请在 30 秒后重试\"}}"}}"#,
     "<html><h1>429</h1>retry after 2024-01-01T00:00:00Z wait 20.09:58:55 (actual/limit): 5/4</html>",
+    r#"{"__type":"a#b","details":[{"retryDelay":{"seconds":"7"}}],"note":"Reset at 2026-09-19 20:01:30 +0800 CST (33/32 used)"}"#,
+    r#"{"error":{"type":"api_error","message":"x: [{\"why\":\"balance is $0.00, retry after PT1M2.5S, 余额为 0 将于 2026/09/19 20:01 重置\"}]"}}"#,
     "Limit: 15/1min. Current: 16/1min. 20,000 input tokens per minute, wait 1 hour and 5 minutes; try again at 1.",
 ];
 

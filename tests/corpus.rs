@@ -82,6 +82,9 @@ fn answer(verdict: &Verdict, field: &str) -> Value {
 }
 
 fn accepts(row: &Value, field: &str, given: &Value) -> bool {
+    if row["expect"].get(field).is_none() {
+        return true; // nothing is said of it
+    }
     let alt = match field {
         "kind" => "alt_kinds".to_owned(),
         other => format!("alt_{other}"),

@@ -4,8 +4,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::time::Duration;
 
 use super::duration;
+use super::fields::{Field, MAX_NAME, field_of};
 use super::lenient::{self, Path, Scalar};
 use super::number::number;
+use super::unknown_fields::{Rest, is_request, repeats_status};
+use super::{Scope, codes};
 
 /// No more of a body than this is read: what the retry layer reads of one.
 const MAX_BODY: usize = 64 * 1024;
@@ -14,7 +17,7 @@ const MAX_TEXT: usize = 8 * 1024;
 /// No more headers than this are taken from a body.
 const MAX_HEADERS: usize = 32;
 /// How often a message is read again as JSON, when it holds some.
-const MAX_NESTING: usize = 2;
+const MAX_NESTING: usize = 3;
 /// No more codes than this are kept, in bytes.
 const MAX_CODES: usize = 2048;
 /// The longest text that may be a code.
@@ -25,6 +28,12 @@ const MAX_CODE: usize = 80;
 pub(super) struct ErrorBody {
     /// Its codes and types, squeezed (see [`squeeze`]), a line each.
     pub(super) codes: String,
+    /// The same of what may be a code or a message and has more than one word.
+    pub(super) titles: String,
+    /// It has the form of Amazon's errors.
+    pub(super) amazon: bool,
+    /// What was counted, by the name of a field or of a code: `tokens`.
+    pub(super) axis: Option<Scope>,
     /// Its messages, a line each; the last without an end if the body was cut off within it.
     pub(super) text: String,
     /// A page for people, from a proxy or an edge: its wording tells the kind, its figures tell nothing.
@@ -43,22 +52,6 @@ pub(super) struct ErrorBody {
     pub(super) headers: HeaderMap,
 }
 
-/// What a field is for, told by its name.
-enum Field {
-    Code,
-    Message,
-    /// A code or a message: `error`, `reason`, `detail`.
-    Either,
-    Delay,
-    Millis,
-    Moment,
-    Limit,
-    Used,
-    Requested,
-    Model,
-    Other,
-}
-
 impl ErrorBody {
     /// Reads `body`. With `errors_only`, for an answer that claims success, nothing counts but what stands below a key
     /// such as `error`. `now` is the time since the epoch, asked for only when the body gives a date.
@@ -70,10 +63,12 @@ impl ErrorBody {
             return found;
         }
         found.is_page = body[0] == b'<';
-        if !found.is_page {
-            found.document(body, errors_only, 0, now);
+        match class_in_xml(body).filter(|_| found.is_page && !errors_only) {
+            Some(class) => found.add_class(class),
+            None if found.is_page => {}
+            None => found.document(body, errors_only, 0, now),
         }
-        if found.text.is_empty() && found.codes.is_empty() && !errors_only {
+        if found.text.is_empty() && (found.codes.is_empty() || found.is_page) && !errors_only {
             found.message(&String::from_utf8_lossy(&body[..body.len().min(MAX_TEXT)]));
         }
         found
@@ -83,12 +78,18 @@ impl ErrorBody {
         let Some(start) = lenient::start(body) else {
             return;
         };
-        let mut again: Vec<String> = Vec::new();
+        let mut rest = Rest::default();
+        let before = self.text.len();
         lenient::walk(&body[start..], |path, scalar| {
             if !errors_only || is_error(path) || path.last() == Some(&&b"model"[..]) {
-                self.field(path, scalar, now, &mut again);
+                self.field(path, scalar, now, &mut rest);
             }
         });
+        // Where no field is known to hold a message, any that holds words does; so does any of a document in a message.
+        if !errors_only && (nesting > 0 || repeats_status(&self.text[before..])) {
+            rest.words.iter().for_each(|words| self.either(b"", words));
+        }
+        let again = rest.again;
         if nesting == 0 && !errors_only && !(self.text.is_empty() && self.codes.is_empty()) {
             self.message(&String::from_utf8_lossy(&body[..start.min(MAX_TEXT)]));
         }
@@ -104,7 +105,7 @@ impl ErrorBody {
         path: Path<'_, 'a>,
         scalar: Scalar<'a>,
         now: &dyn Fn() -> Option<Duration>,
-        again: &mut Vec<String>,
+        rest: &mut Rest,
     ) {
         let (key, parent) = (path.last().copied().unwrap_or_default(), path.iter().nth_back(1).copied());
         let cut = matches!(scalar, Scalar::Cut(_));
@@ -116,19 +117,22 @@ impl ErrorBody {
         if parent.is_some_and(|p| p.eq_ignore_ascii_case(b"headers")) {
             return self.header(key, raw);
         }
-        let mut buffer = [0; 24];
+        self.amazon |= key == b"__type";
+        let mut buffer = [0; MAX_NAME];
+        // A delay may be an object: `"retryDelay": {"seconds": 36}`.
+        let key = if key == b"seconds" { parent.unwrap_or(key) } else { key };
         let (name, field) = field_of(key, &mut buffer);
         match field {
             Field::Code => self.code(name, raw),
             Field::Message | Field::Either if quoted => {
                 let text = lenient::unescape(raw);
                 if matches!(field, Field::Either) {
-                    self.code(name, raw);
+                    self.either_code(name, raw);
                 }
                 match lenient::start(text.as_bytes()) {
                     Some(at) if text[at..].contains(['"', '\'']) => {
                         self.message(&text[..at]);
-                        again.push(text.into_owned());
+                        rest.again.push(text.into_owned());
                     }
                     _ => self.message(&text),
                 }
@@ -145,11 +149,31 @@ impl ErrorBody {
             Field::Model if quoted && self.model.is_none() && raw.len() <= 100 => {
                 self.model = Some(lenient::unescape(raw).into_owned()).filter(|m| !m.is_empty());
             }
+            Field::Axis => self.axis = self.axis.or_else(|| codes::scope_of_header(raw)),
+            Field::Other if quoted && !is_request(path) => rest.other(name, raw),
             _ => {}
         }
     }
 
+    fn either(&mut self, key: &[u8], text: &str) {
+        self.either_code(key, text.as_bytes());
+        self.message(text);
+    }
+
+    /// What may be a code: what has more than one word is kept apart, as words that only look like one.
+    fn either_code(&mut self, key: &[u8], raw: &[u8]) {
+        if !raw.trim_ascii().contains(&b' ') {
+            return self.code(key, raw);
+        }
+        if raw.len() <= MAX_CODE && self.titles.len() <= MAX_CODES {
+            squeeze(raw, &mut self.titles);
+            self.titles.push('\n');
+        }
+    }
+
     fn code(&mut self, key: &[u8], raw: &[u8]) {
+        // Amazon puts a namespace before the class: `com.amazon.coral.availability#ThrottlingException`.
+        let raw = raw.rsplit(|b| *b == b'#').next().unwrap_or_default();
         if raw.len() > MAX_CODE || raw.is_empty() || self.codes.len() > MAX_CODES {
             return;
         }
@@ -164,13 +188,17 @@ impl ErrorBody {
         self.codes.push('\n');
     }
 
-    /// A code from elsewhere: a header.
-    pub(super) fn add_code(&mut self, raw: &[u8]) {
-        self.code(b"", raw);
+    /// The class of an error at Amazon, from its header: `ThrottlingException:http://…`.
+    pub(super) fn add_class(&mut self, header: &[u8]) {
+        self.amazon = true;
+        self.code(b"", header.split(|b| *b == b':').next().unwrap_or_default());
     }
 
     fn message(&mut self, text: &str) {
         let room = MAX_TEXT.saturating_sub(self.text.len());
+        if text.contains('\u{2019}') {
+            return self.message(&text.replace('\u{2019}', "'"));
+        }
         let text = text.trim();
         if text.is_empty() || room == 0 {
             return;
@@ -192,41 +220,16 @@ impl ErrorBody {
     }
 }
 
+/// The class of an error of Amazon's query protocol: `<Code>Throttling</Code>`.
+fn class_in_xml(body: &[u8]) -> Option<&[u8]> {
+    let place = |text: &[u8], tag: &[u8]| text.windows(tag.len()).position(|window| window == tag);
+    let rest = &body[place(body, b"<Code>")? + b"<Code>".len()..];
+    Some(&rest[..place(rest, b"</Code>")?])
+}
+
 /// Letters in lower case and digits, and nothing else: `Throttling.RateQuota` and `throttling_rate_quota` are one.
 pub(super) fn squeeze(raw: &[u8], into: &mut String) {
     into.extend(raw.iter().filter(|b| b.is_ascii_alphanumeric()).map(|b| b.to_ascii_lowercase() as char));
-}
-
-fn field_of<'b>(key: &[u8], buffer: &'b mut [u8; 24]) -> (&'b [u8], Field) {
-    let mut length = 0;
-    for byte in key.iter().filter(|b| b.is_ascii_alphanumeric()) {
-        if length == buffer.len() {
-            return (b"", Field::Other);
-        }
-        buffer[length] = byte.to_ascii_lowercase();
-        length += 1;
-    }
-    let name = &buffer[..length];
-    let field = match name {
-        b"code" | b"type" | b"status" | b"statuscode" | b"errorcode" | b"errcode" | b"errortype" | b"limitsource"
-        | b"quotaid" | b"quotametric" | b"errno" => Field::Code,
-        b"error" | b"reason" | b"detail" | b"details" | b"errors" | b"title" => Field::Either,
-        b"message" | b"msg" | b"errormsg" | b"errormessage" | b"statusmsg" | b"description" | b"errordescription"
-        | b"raw" | b"text" | b"cause" | b"" => Field::Message,
-        b"retryafter" | b"retryafterseconds" | b"retryaftersecs" | b"retryaftersec" | b"retrydelay" | b"retryin"
-        | b"resetsinseconds" | b"resetinseconds" | b"resetafter" | b"resetsin" | b"resetin" | b"estimatedtime"
-        | b"waitseconds" | b"retrydelayseconds" => Field::Delay,
-        b"retryafterms" | b"retrydelayms" | b"retryinms" | b"resetinms" | b"resetsinms" | b"retryaftermillis" => {
-            Field::Millis
-        }
-        b"resetsat" | b"resetat" | b"resettime" | b"retryat" | b"resetdate" => Field::Moment,
-        b"limit" | b"quotavalue" | b"ratelimit" | b"maxlimit" => Field::Limit,
-        b"used" | b"current" | b"usage" | b"currentusage" => Field::Used,
-        b"requested" => Field::Requested,
-        b"model" | b"modelname" | b"modelid" => Field::Model,
-        _ => Field::Other,
-    };
-    (name, field)
 }
 
 /// Whether an answer that claims success gives this field as its own error: not as that of one item among many.

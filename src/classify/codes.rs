@@ -1,6 +1,6 @@
 //! What the codes of a refusal mean: by the lists of the dialects, else by the words in them.
 
-use super::Kind::{self, Concurrency, Overloaded, QuotaExhausted, RateLimited};
+use super::Kind::{self, Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
 use super::Scope::{self, Concurrent, DailyRequests, DailyTokens, InputTokens, OutputTokens, Requests, Tokens};
 use super::body;
 use crate::dialect::Dialect;
@@ -14,6 +14,10 @@ pub(super) struct Codes<'c> {
     codes: &'c str,
     dialect: &'c Dialect,
     pub(super) stop: bool,
+    /// The same by what is a code for sure, and no words.
+    pub(super) stop_by_code: bool,
+    /// A quota is used up, unless the answer states that it comes back soon.
+    pub(super) stop_weak: bool,
     /// What stops is the account's.
     pub(super) account: bool,
     pub(super) too_large: bool,
@@ -24,13 +28,28 @@ pub(super) struct Codes<'c> {
 }
 
 impl<'c> Codes<'c> {
-    /// Reads squeezed codes, a line each; `text` are the messages beside them.
-    pub(super) fn read(dialect: &'c Dialect, codes: &'c str, text: &str) -> Self {
-        let (stop, account, too_large, overload) = (false, false, false, false);
-        let (concurrent, rate, server) = (false, false, false);
-        let mut found = Self { codes, dialect, stop, account, too_large, overload, concurrent, rate, server };
+    /// Reads squeezed codes, a line each; `titles` are words that may be meant as codes, `text` are the messages beside
+    /// them.
+    pub(super) fn read(dialect: &'c Dialect, codes: &'c str, titles: &str, text: &str) -> Self {
+        let mut found = Self {
+            codes,
+            dialect,
+            stop: false,
+            stop_by_code: false,
+            stop_weak: false,
+            account: false,
+            too_large: false,
+            overload: false,
+            concurrent: false,
+            rate: false,
+            server: false,
+        };
         let mut lower = None;
-        for code in codes.lines() {
+        let words = titles.lines().map(|title| (title, false));
+        for (code, sure) in codes.lines().map(|code| (code, true)).chain(words) {
+            let weak = code == "quotaexceeded" || STOP_WEAK.iter().any(|part| code.contains(part));
+            found.stop_weak |= weak;
+            found.stop_by_code |= weak && sure;
             let mut kind = meaning(dialect, code).map(|(kind, _)| kind);
             if kind == Some(QuotaExhausted) && *dialect == Dialect::GENERIC {
                 // The gravest of meanings, and the one that is not everyone's: look who is speaking.
@@ -43,13 +62,14 @@ impl<'c> Codes<'c> {
             match kind {
                 Some(QuotaExhausted) => {
                     found.stop = true;
-                    found.account |= !OF_A_MODEL.iter().any(|part| code.contains(part));
+                    found.stop_by_code |= sure;
+                    found.account |= !NOT_OF_THE_ACCOUNT.iter().any(|part| code.contains(part));
                 }
-                Some(Kind::TooLarge) => found.too_large = true,
+                Some(TooLarge) => found.too_large = true,
                 Some(Overloaded) => found.overload = true,
                 Some(Concurrency) => found.concurrent = true,
                 Some(RateLimited) => found.rate = true,
-                Some(Kind::ServerError) => found.server = true,
+                Some(ServerError) => found.server = true,
                 Some(Kind::Pass) | None => {}
             }
         }
@@ -77,7 +97,24 @@ fn meaning(dialect: &Dialect, code: &str) -> Option<Meaning> {
     let word = || CODE_WORDS.iter().find(|(word, _)| code.contains(word));
     listed(dialect, code)
         .or_else(|| Dialect::ALL.iter().find_map(|dialect| listed(dialect, code)))
+        .or_else(|| lacks_money(code).then_some((QuotaExhausted, None)))
         .or_else(|| word().map(|(_, kind)| (*kind, None)))
+}
+
+/// `INSUFFICIENT_ACCOUNT_BALANCE`, `credits_exhausted`: money, and that it is used up.
+fn lacks_money(code: &str) -> bool {
+    let has = |parts: &[&str]| parts.iter().any(|part| code.contains(part));
+    let money = has(&["credit", "balance", "fund", "wallet", "prepay"]);
+    let spent = has(&["insufficient", "depleted", "exhausted", "notenough", "outof", "toolow", "usedup"]);
+    let quota = code.contains("quota") && (code.starts_with("insufficient") || has(&["notenough", "outof"]));
+    (money && spent) || quota
+}
+
+/// What Amazon's older protocols answer 400 to: a class of its own, that of a throttle or of a service without capacity.
+pub(super) fn of_amazon(codes: &str, amazon: bool) -> Option<Kind> {
+    let mut classes = codes.lines().filter(|code| amazon || code.ends_with("exception"));
+    let (kind, _) = classes.find_map(|code| listed(&Dialect::BEDROCK, code))?;
+    matches!(kind, RateLimited | Overloaded).then_some(kind)
 }
 
 /// The dialect that its own words give away, if it gives the code a meaning of its own.
@@ -91,7 +128,7 @@ fn listed(dialect: &Dialect, code: &str) -> Option<Meaning> {
     Some((*kind, *scope))
 }
 
-/// The limit that a header names: Azure's `policy-id` and `x-ratelimit-type`.
+/// The limit that a header or a field names: Azure's `policy-id` and `x-ratelimit-type`, LiteLLM's `rate_limit_type`.
 pub(super) fn scope_of_header(value: &[u8]) -> Option<Scope> {
     let mut squeezed = String::new();
     body::squeeze(&value[..value.len().min(80)], &mut squeezed);
@@ -105,17 +142,25 @@ pub(super) fn scope_of_header(value: &[u8]) -> Option<Scope> {
 /// Words that tell the kind of a code that no list has. `quota`, `billing`, `plan` and `credit` alone are not among
 /// them: several providers use these for a window of a minute.
 const CODE_WORDS: &[(&str, Kind)] = &[
-    ("insufficientbalance", QuotaExhausted),
-    ("insufficientcredit", QuotaExhausted),
-    ("insufficientfund", QuotaExhausted),
-    ("balanceinsufficient", QuotaExhausted),
     ("creditbalance", QuotaExhausted),
-    ("outofcredit", QuotaExhausted),
+    ("creditlimitexceeded", QuotaExhausted),
+    ("nocredit", QuotaExhausted),
     ("spendlimit", QuotaExhausted),
     ("spendinglimit", QuotaExhausted),
     ("budgetexceeded", QuotaExhausted),
+    ("exceededbudget", QuotaExhausted),
+    ("overbudget", QuotaExhausted),
     ("hardlimitreached", QuotaExhausted),
-    ("notenoughbalance", QuotaExhausted),
+    ("accountquotaexceeded", QuotaExhausted),
+    ("quotareached", QuotaExhausted),
+    ("tokenquotaexhausted", QuotaExhausted),
+    ("usagelimiterror", QuotaExhausted),
+    ("usagelimitexceeded", QuotaExhausted),
+    ("outofcallvolume", QuotaExhausted),
+    ("planexpired", QuotaExhausted),
+    ("subscriptionexpired", QuotaExhausted),
+    ("trialexpired", QuotaExhausted),
+    ("usagecap", QuotaExhausted),
     ("billinglimit", QuotaExhausted),
     ("billinghard", QuotaExhausted),
     ("billingnot", QuotaExhausted),
@@ -127,11 +172,7 @@ const CODE_WORDS: &[(&str, Kind)] = &[
     ("inflight", Concurrency),
     ("parallelrequest", Concurrency),
     ("overload", Overloaded),
-    ("nocapacity", Overloaded),
-    ("capacityexceeded", Overloaded),
-    ("capacityexhausted", Overloaded),
-    ("reducedcapacity", Overloaded),
-    ("outofcapacity", Overloaded),
+    ("capacity", Overloaded),
     ("serverbusy", Overloaded),
     ("queuefull", Overloaded),
     ("modelnotready", Overloaded),
@@ -140,10 +181,20 @@ const CODE_WORDS: &[(&str, Kind)] = &[
     ("toomanyrequest", RateLimited),
     ("throttl", RateLimited),
     ("requestlimitexceeded", RateLimited),
+    ("contextlengthexceeded", TooLarge),
+    ("prompttoolong", TooLarge),
+    ("upstreamerror", ServerError),
+    ("providererror", ServerError),
+    ("providerresponseerror", ServerError),
+    ("internalerror", ServerError),
+    ("engineerror", ServerError),
 ];
 
-/// Parts of the codes that may stop one model alone; all others speak of the account's plan, budget or balance.
-const OF_A_MODEL: &[&str] = &[
+/// Parts of the codes of a quota that may come back soon: `QUOTA_EXHAUSTED`, `MONTHLY_REQUEST_COUNT`.
+const STOP_WEAK: &[&str] = &["quotaexhausted", "monthly", "weekly", "dailyquota", "dailylimit"];
+
+/// Parts of the codes that may stop one model or one key alone; all others speak of the account's plan, budget or balance.
+const NOT_OF_THE_ACCOUNT: &[&str] = &[
     "freetier",
     "setlimitexceeded",
     "commoditynotpurchased",
@@ -151,6 +202,7 @@ const OF_A_MODEL: &[&str] = &[
     "servicequotaexceeded",
     "errorcode17",
     "errorcode19",
+    "tokenquota",
     "1304",
 ];
 
@@ -177,6 +229,8 @@ const CODE_SCOPES: &[(&str, Scope)] = &[
     ("requestrate", Requests),
     ("requestslimit", Requests),
     ("bymodelby", Requests),
+    ("byminute", Requests),
+    ("byday", Requests),
     ("itpm", InputTokens),
     ("otpm", OutputTokens),
     ("tpm", Tokens),
@@ -184,6 +238,7 @@ const CODE_SCOPES: &[(&str, Scope)] = &[
     ("tpd", DailyTokens),
     ("rpd", DailyRequests),
     ("concurren", Concurrent),
+    ("parallelrequest", Concurrent),
 ];
 
 #[cfg(test)]
@@ -197,8 +252,45 @@ mod tests {
         assert_eq!(kind(Dialect::DASHSCOPE, "insufficientquota"), Some(RateLimited));
         assert_eq!(kind(Dialect::GENERIC, "modelaccountrpmratelimitexceeded"), Some(RateLimited));
         assert_eq!(kind(Dialect::GENERIC, "creditlimit"), None);
-        let found = Codes::read(&Dialect::GENERIC, "insufficientquota\n", "see help.aliyun.com");
+        let found = Codes::read(&Dialect::GENERIC, "insufficientquota\n", "", "see help.aliyun.com");
         assert!(found.rate && !found.stop);
+    }
+
+    #[test]
+    fn codes_that_no_list_has() {
+        for (code, kind) in [
+            ("insufficientg1creditsbalance", Some(QuotaExhausted)),
+            ("creditsexhausted", Some(QuotaExhausted)),
+            ("insufficientaccountbalance", Some(QuotaExhausted)),
+            ("gousagelimiterror", Some(QuotaExhausted)),
+            ("insufficientpermissions", None),
+            ("concurrentrequestlimitexceeded", Some(Concurrency)),
+            ("maxparallelrequests", Some(Concurrency)),
+            ("insufficientcapacity", Some(Overloaded)),
+            ("contextlengthexceeded", Some(TooLarge)),
+            ("upstreamerror", Some(ServerError)),
+            ("invalidrequesterror", None),
+        ] {
+            assert_eq!(meaning(&Dialect::GENERIC, code).map(|meaning| meaning.0), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn amazon_answers_400_to_a_throttle() {
+        assert_eq!(of_amazon("throttlingexception\n", false), Some(RateLimited));
+        assert_eq!(of_amazon("serviceunavailableexception\n", false), Some(Overloaded));
+        assert_eq!(of_amazon("requestlimitexceeded\n", true), Some(RateLimited));
+        // Others mean a page that is too long.
+        assert_eq!(of_amazon("requestlimitexceeded\n", false), None);
+        assert_eq!(of_amazon("validationexception\n", true), None);
+    }
+
+    #[test]
+    fn words_are_no_code() {
+        let found = Codes::read(&Dialect::GENERIC, "", "insufficientbalance\n", "");
+        assert!(found.stop && !found.stop_by_code);
+        let found = Codes::read(&Dialect::GENERIC, "quotaexceeded\n", "", "");
+        assert!(found.stop_weak && found.stop_by_code && !found.stop);
     }
 
     #[test]

@@ -6,43 +6,11 @@
 use std::time::Duration;
 
 use super::date::instant;
-use super::number::{Number, exponential, number};
+use super::number::{exponential, number};
+use super::time_unit::{MILLISECOND, SECOND, Unit, unit};
 
 /// The longest delay that is reported: 100 years, so that adding it to a clock cannot overflow.
 pub(crate) const MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
-
-/// A unit of time: this many seconds, or one that is shorter, of which so many make a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unit {
-    Seconds(u64),
-    Of(u64),
-}
-
-const SECOND: Unit = Unit::Seconds(1);
-const MILLISECOND: Unit = Unit::Of(1000);
-
-impl Number {
-    pub(super) fn seconds(self) -> Duration {
-        self.of(SECOND)
-    }
-
-    /// This many units, rounded up to a nanosecond.
-    #[inline]
-    fn of(self, unit: Unit) -> Duration {
-        let billionths = u64::from(self.billionths);
-        let whole = match unit {
-            Unit::Seconds(secs) => Duration::from_secs(self.whole.saturating_mul(secs)),
-            Unit::Of(parts) => Duration::new(self.whole / parts, (self.whole % parts * (1_000_000_000 / parts)) as u32),
-        };
-        let rest = match unit {
-            _ if billionths == 0 => return whole.min(MAX),
-            SECOND => billionths,
-            Unit::Seconds(secs) => billionths * secs,
-            Unit::Of(parts) => billionths.div_ceil(parts),
-        };
-        whole.saturating_add(Duration::from_nanos(rest)).min(MAX)
-    }
-}
 
 /// Rounds up to whole milliseconds: a delay must never end before what was said.
 pub(crate) fn ceil_ms(delay: Duration) -> Duration {
@@ -145,6 +113,9 @@ pub(crate) fn spelled(text: &[u8]) -> Option<Duration> {
 /// The duration with units that a text begins with, and its length in bytes: `6m0s`, `1 minute and 30 seconds`,
 /// `20.09:58:55`.
 pub(crate) fn prose(text: &[u8]) -> Option<(Duration, usize)> {
+    if text.first() == Some(&b'P') {
+        return iso8601(text);
+    }
     let (mut total, mut end) = (Duration::ZERO, 0);
     let mut at = 0;
     while let Some((value, digits)) = number(&text[at..]) {
@@ -161,42 +132,33 @@ pub(crate) fn prose(text: &[u8]) -> Option<(Duration, usize)> {
     (end > 0).then_some((total, end))
 }
 
+/// ISO 8601's `PT1M2.5S`, `P1DT2H`, of days and less.
+fn iso8601(text: &[u8]) -> Option<(Duration, usize)> {
+    let (mut total, mut at, mut in_day, mut seen) = (Duration::ZERO, 1, false, false);
+    loop {
+        if text.get(at) == Some(&b'T') && !in_day {
+            (in_day, at) = (true, at + 1);
+        }
+        let Some((value, length)) = number(&text[at..]) else { break };
+        let unit = match (text.get(at + length)?, in_day) {
+            (b'D', false) => Unit::Seconds(86_400),
+            (b'H', true) => Unit::Seconds(3600),
+            (b'M', true) => Unit::Seconds(60),
+            (b'S', true) => SECOND,
+            _ => return None,
+        };
+        total = total.saturating_add(value.of(unit)).min(MAX);
+        (at, seen) = (at + length + 1, true);
+    }
+    seen.then_some((total, at))
+}
+
 /// What may stand between the parts of one duration.
 fn gap(text: &[u8]) -> usize {
     if !matches!(text.first(), Some(b' ' | b',')) {
         return 0;
     }
     [&b", and "[..], b" and ", b", ", b" "].iter().find(|g| text.starts_with(g)).map_or(0, |g| g.len())
-}
-
-fn unit(text: &[u8]) -> Option<(Unit, usize)> {
-    // The short ones first: they come with the headers of each success.
-    match text {
-        [b's'] => return Some((SECOND, 1)),
-        [b'm', b's'] => return Some((MILLISECOND, 2)),
-        [b'm', b'0'..=b'9', ..] => return Some((Unit::Seconds(60), 1)),
-        _ => {}
-    }
-    let letters = text.iter().take_while(|b| b.is_ascii_alphabetic() || **b >= 0x80).count();
-    // Go writes micro with U+00B5 or U+03BC; Chinese answers put no space after their unit.
-    let (unit, end) = match &text[..letters] {
-        b"ns" => (Unit::Of(1_000_000_000), letters),
-        b"us" | [0xc2, 0xb5, b's'] | [0xce, 0xbc, b's'] => (Unit::Of(1_000_000), letters),
-        b"ms" | b"msec" | b"msecs" | b"millis" | b"millisecond" | b"milliseconds" => (MILLISECOND, letters),
-        b"s" | b"sec" | b"secs" | b"second" | b"seconds" => (SECOND, letters),
-        b"m" | b"min" | b"mins" | b"minute" | b"minutes" => (Unit::Seconds(60), letters),
-        b"h" | b"hr" | b"hrs" | b"hour" | b"hours" => (Unit::Seconds(3600), letters),
-        b"d" | b"day" | b"days" => (Unit::Seconds(86_400), letters),
-        b"w" | b"week" | b"weeks" => (Unit::Seconds(7 * 86_400), letters),
-        chinese if chinese.starts_with("秒".as_bytes()) => (SECOND, "秒".len()),
-        chinese if chinese.starts_with("分钟".as_bytes()) => (Unit::Seconds(60), "分钟".len()),
-        chinese if chinese.starts_with("小时".as_bytes()) => (Unit::Seconds(3600), "小时".len()),
-        longer => {
-            let lower = longer.to_ascii_lowercase();
-            return (lower != longer).then(|| unit(&lower))?;
-        }
-    };
-    Some((unit, end))
 }
 
 /// `HH:MM:SS` or .NET's `d.HH:MM:SS`, perhaps with a fraction.
@@ -258,6 +220,12 @@ mod tests {
             ("2 Hours, 5 Minutes", Some(7_500_000)),
             ("20.09:58:55", Some((20 * 86_400 + 9 * 3600 + 58 * 60 + 55) * 1000)),
             ("00:00:07", Some(7000)),
+            ("PT1M2.5S", Some(62_500)),
+            ("P1DT2H", Some(93_600_000)),
+            ("P", None),
+            ("PT5", None),
+            ("1小时5分钟30秒", Some(3_930_000)),
+            ("19hr 5min", Some(68_700_000)),
             ("30", None),
             ("-5s", None),
             ("infs", None),

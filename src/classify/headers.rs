@@ -134,7 +134,7 @@ fn reset(value: &[u8], now: impl Fn() -> Option<Duration>) -> Option<Duration> {
     duration::reset(value, &now).or_else(|| duration::reset(first_item(value), &now))
 }
 
-fn count(text: &[u8]) -> Option<f64> {
+pub(super) fn count(text: &[u8]) -> Option<f64> {
     // Digits alone, which is what nearly all are; 15 of them are exact.
     let (head, tail) = text.split_at(text.len() % 8);
     let digits = match (tail.as_chunks().0, text.len()) {
@@ -184,7 +184,7 @@ fn first_item(value: &[u8]) -> &[u8] {
 }
 
 /// `"burst";r=5;t=10, "daily";r=500;t=3600`, or the older `limit=100, remaining=50, reset=30`: of several the one with
-/// the least left.
+/// the least left, and of equals the one that takes longest.
 fn structured(bucket: &mut BucketSnapshot, value: &[u8]) {
     for item in value.split(|b| *b == b',') {
         let (mut remaining, mut reset) = (None, None);
@@ -198,6 +198,9 @@ fn structured(bucket: &mut BucketSnapshot, value: &[u8]) {
         }
         if remaining.is_some() && bucket.remaining.is_none_or(|least| remaining < Some(least)) {
             (bucket.remaining, bucket.reset) = (remaining, reset);
+        } else if remaining == bucket.remaining {
+            // Of items that have as little left the one that takes longest.
+            bucket.reset = bucket.reset.max(reset);
         }
         bucket.reset = bucket.reset.or(reset);
     }
@@ -294,6 +297,8 @@ mod tests {
                 &[("ratelimit", "\"a\";r=9;t=5, \"b\";r=2;t=50"), ("ratelimit-policy", "\"x\";q=500;w=300")],
                 &[(Unnamed, Some(500.0), Some(2.0), Some(50_000))],
             ),
+            (&[("ratelimit", "\"a\";r=0;t=5, \"b\";r=0;t=50")], &[(Unnamed, None, Some(0.0), Some(50_000))]),
+            (&[("ratelimit", "\"b\";r=0;t=50, \"a\";r=0;t=5")], &[(Unnamed, None, Some(0.0), Some(50_000))]),
             (
                 &[("ratelimit-limit", "100, 100;w=60"), ("ratelimit-reset", "30")],
                 &[(Unnamed, Some(100.0), None, Some(30_000))],

@@ -47,7 +47,7 @@ pub(super) struct Stated {
 
 impl Stated {
     pub(super) fn read(headers: &HeaderMap, now: &dyn Fn() -> Option<Duration>) -> Self {
-        let mut found = Self::default();
+        let (mut found, mut reset_at) = (Self::default(), None);
         for (name, value) in headers {
             let name = name.as_str();
             // LiteLLM's proxy hands the headers of the server behind it on with a prefix.
@@ -60,15 +60,18 @@ impl Stated {
                 "retry-after" if found.coarse.is_none() => {
                     found.coarse = duration::delay(value, now).map(duration::ceil_ms);
                 }
+                // LiteLLM's own limits.
+                "reset_at" => reset_at = reset_at.or_else(|| duration::reset(value, now).map(duration::ceil_ms)),
                 _ => {}
             }
         }
-        for name in ["x-retry-after", "x-ratelimit-retry-after"] {
+        for name in ["x-retry-after", "x-ratelimit-retry-after", "x-ratelimit-timeremaining"] {
             if found.coarse.is_none() {
                 let mut values = headers.get_all(name).iter();
                 found.coarse = values.find_map(|v| duration::delay(v.as_bytes(), now)).map(duration::ceil_ms);
             }
         }
+        found.coarse = found.coarse.or(reset_at);
         found
     }
 }
@@ -164,6 +167,7 @@ mod tests {
         assert_eq!(read(&[("retry-after", "1"), ("retry-after-ms", "-3")]), ms(1000));
         assert_eq!(read(&[("retry-after", "soon"), ("retry-after", "2")]), ms(2000));
         assert_eq!(read(&[("llm_provider-retry-after", "3")]), ms(3000));
+        assert_eq!(read(&[("x-ratelimit-timeremaining", "55")]), ms(55_000));
         assert_eq!(read(&[("retry-after", "Tue, 14 Nov 2023 22:13:50 GMT")]), ms(30_000));
         let date = ("date", "Tue, 14 Nov 2023 22:13:40 GMT");
         assert_eq!(read(&[("retry-after", "Tue, 14 Nov 2023 22:13:50 GMT"), date]), ms(10_000));

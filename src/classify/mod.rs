@@ -8,13 +8,20 @@ mod codes;
 mod date;
 mod dimension;
 mod duration;
+mod fields;
 mod figures;
 mod headers;
 mod hint;
+mod kind;
 mod lenient;
 mod number;
+mod phrase_list;
 mod phrases;
 mod rules;
+mod spent;
+mod time_unit;
+mod unknown_fields;
+mod windows;
 mod wording;
 
 use std::time::{Duration, SystemTime};
@@ -118,6 +125,9 @@ pub struct Verdict {
     /// With [`Kind::QuotaExhausted`]: it is the whole account's plan, budget or balance, so that no other model of it will
     /// do. If not, it may be that of one model.
     pub account: bool,
+    /// With [`Kind::Overloaded`]: a failure behind the server is the only cause it names (a 429 of type `server_error` or
+    /// `api_error`). It tells nothing of this key's limits, so that no rate may be learned from it.
+    pub upstream_failure: bool,
 }
 
 impl Verdict {
@@ -167,6 +177,7 @@ impl Verdict {
             model: None,
             evidence,
             account: false,
+            upstream_failure: false,
         }
     }
 
@@ -225,6 +236,13 @@ impl Verdict {
     #[must_use]
     pub const fn with_account(mut self) -> Self {
         self.account = true;
+        self
+    }
+
+    /// Says that a failure behind the server is the only cause.
+    #[must_use]
+    pub const fn with_upstream_failure(mut self) -> Self {
+        self.upstream_failure = true;
         self
     }
 
@@ -289,7 +307,10 @@ impl Scope {
 
 /// Whether the body of an answer with this status tells more than the status does, so that it is worth reading.
 pub fn reads_body(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 400 | 402 | 403 | 404 | 413 | 429 | 498 | 500 | 502 | 503 | 529)
+    matches!(
+        status.as_u16(),
+        400..=404 | 412 | 413 | 422 | 429 | 498 | 500 | 502..=504 | 520..=524 | 529
+    )
 }
 
 /// The one place where the wall clock is read.

@@ -8,6 +8,8 @@ use super::body::ErrorBody;
 use super::codes::{self, Codes};
 use super::headers::{self, RateLimitSnapshot};
 use super::hint::{self, Stated};
+use super::kind::Said;
+use super::windows::Windows;
 use super::wording::Wording;
 use super::{Evidence, Kind, Scope, Verdict, reads_body};
 use crate::dialect::Dialect;
@@ -26,7 +28,7 @@ pub(super) fn verdict(
         (_, success) => {
             let mut found = ErrorBody::read(body, success, &now);
             if let Some(class) = headers.get("x-amzn-errortype").filter(|_| !success) {
-                found.add_code(class.as_bytes().split(|b| *b == b':').next().unwrap_or_default());
+                found.add_class(class.as_bytes());
             }
             found
         }
@@ -35,7 +37,7 @@ pub(super) fn verdict(
     if body.is_page {
         words = words.without_figures();
     }
-    let codes = Codes::read(dialect, &body.codes, &body.text);
+    let codes = Codes::read(dialect, &body.codes, &body.titles, &body.text);
     let status = match body.status {
         Some(said) if status.is_success() => said,
         // An event in a stream says no status, so that its code must tell.
@@ -43,22 +45,26 @@ pub(super) fn verdict(
         _ => status,
     };
     let limit = words.size().or(body.limit);
-    let kind = kind(status, &body, &codes, &words, limit);
+    let axis = ["x-ratelimit-type", "policy-id", "rate_limit_type"].iter().find_map(|name| headers.get(*name));
+    let axis = axis.and_then(|axis| codes::scope_of_header(axis.as_bytes())).or(body.axis);
+    let (kind, upstream) = Said { body: &body, codes: &codes, words: &words, limit, axis }.kind(status);
     let mut verdict = Verdict::new(kind);
     if kind == Kind::Pass {
         return verdict;
     }
-
-    let axis = headers.get("x-ratelimit-type").or_else(|| headers.get("policy-id"));
+    verdict.upstream_failure = upstream;
+    // The size of a model's context is no limit of the key.
+    let of_model = kind == Kind::TooLarge && status == StatusCode::BAD_REQUEST;
     verdict.scope = match kind {
         Kind::Concurrency => Some(Scope::Concurrent),
         Kind::Overloaded | Kind::ServerError => None,
+        _ if of_model => None,
         _ => scope(&words, &codes)
-            .or_else(|| axis.and_then(|axis| codes::scope_of_header(axis.as_bytes())))
+            .or(axis)
             // The code of a window beside a message that says stop names the wrong limit.
             .or_else(|| codes.scope().filter(|_| kind != Kind::QuotaExhausted || !codes.rate)),
     };
-    if !matches!(kind, Kind::Overloaded | Kind::ServerError) {
+    if !matches!(kind, Kind::Overloaded | Kind::ServerError) && !of_model {
         verdict.limit = limit;
         verdict.used = words.used.or(body.used);
         verdict.requested = words.requested.or(body.requested);
@@ -98,11 +104,13 @@ fn when(
         verdict.scope = verdict.scope.or_else(|| hint::scope_of(bucket.dimension));
         verdict.limit = verdict.limit.or(bucket.limit);
     }
-    let reset = bucket.and_then(|bucket| bucket.reset).or_else(|| hint::unified_reset(headers, now));
+    let windows = if refused { Windows::read(headers, now) } else { Windows::default() };
+    stated.coarse = stated.coarse.or(windows.stated);
+    let reset = bucket.and_then(|bucket| bucket.reset).max(windows.reset).or_else(|| hint::unified_reset(headers, now));
     if let Some((delay, source)) = hint::delay(stated, words.delay.max(body.delay), reset) {
         (verdict.retry_after, verdict.source) = (Some(delay), Some(source));
     }
-    bucket.is_some()
+    bucket.is_some() || windows.exhausted
 }
 
 /// The limit that the message names, or the code, if that tells the window that the message leaves out.
@@ -110,64 +118,6 @@ fn scope(words: &Wording<'_>, codes: &Codes<'_>) -> Option<Scope> {
     let named = words.scope()?;
     let longer = words.axis.is_none() && codes.scope() == Some(named.daily());
     Some(if longer { named.daily() } else { named })
-}
-
-fn kind(status: StatusCode, body: &ErrorBody, codes: &Codes<'_>, words: &Wording<'_>, limit: Option<f64>) -> Kind {
-    let stop = codes.stop || words.stop;
-    match status.as_u16() {
-        402 => Kind::QuotaExhausted,
-        408 | 409 => Kind::ServerError,
-        429 => too_many(body, codes, words, limit),
-        400 if codes.stop || words.stop_unquoted => Kind::QuotaExhausted,
-        400 if words.too_large || codes.too_large => Kind::TooLarge,
-        // Amazon's older protocols answer 400 to whatever is the caller's doing.
-        400 if body.codes.lines().any(|code| code.starts_with("throttlingexception")) => Kind::RateLimited,
-        403 if stop => Kind::QuotaExhausted,
-        403 if codes.rate || words.rate => Kind::RateLimited,
-        404 if codes.stop => Kind::QuotaExhausted,
-        413 if codes.stop => Kind::QuotaExhausted,
-        413 => Kind::TooLarge,
-        498 | 503 | 529 if codes.stop => Kind::QuotaExhausted,
-        498 | 503 | 529 => Kind::Overloaded,
-        500 | 502 if stop => Kind::QuotaExhausted,
-        500 | 502 if body.local || codes.overload || words.overload => Kind::Overloaded,
-        500 | 502 if codes.rate => Kind::RateLimited,
-        500..600 => Kind::ServerError,
-        _ => Kind::Pass,
-    }
-}
-
-/// The many meanings of 429.
-fn too_many(body: &ErrorBody, codes: &Codes<'_>, words: &Wording<'_>, limit: Option<f64>) -> Kind {
-    let delay = words.delay.or(body.delay).is_some();
-    if body.local {
-        return Kind::Overloaded;
-    }
-    if codes.stop || words.stop {
-        return Kind::QuotaExhausted;
-    }
-    // `You exceeded your current quota, please check your plan and billing details` is also what Gemini says when a
-    // window of a minute is full.
-    let passing = delay || codes.rate || (words.axis.is_some() && !words.month);
-    if !passing && (words.stop_weak || words.month) {
-        return Kind::QuotaExhausted;
-    }
-    let requested = words.requested.or(body.requested);
-    let too_much = limit.is_some() && requested > limit;
-    if limit == Some(0.0) || (!delay && (words.too_large || codes.too_large || too_much)) {
-        return Kind::TooLarge;
-    }
-    let names_rate = words.axis.or(words.hint_of_axis).is_some();
-    if codes.overload || (words.overload && !names_rate) {
-        return Kind::Overloaded;
-    }
-    if (codes.server || words.server_fault) && !codes.rate && !words.rate && !names_rate {
-        return Kind::ServerError;
-    }
-    if codes.concurrent || words.concurrent {
-        return Kind::Concurrency;
-    }
-    Kind::RateLimited
 }
 
 #[cfg(test)]

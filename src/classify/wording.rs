@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use super::Scope;
-use super::figures::{Window, delay, divided, figure, model, number_before, window};
+use super::figures::{
+    Window, delay, delay_before, divided, figure, is_left, is_money, is_zero, model, none_left, number_before, pair,
+    pair_before, window,
+};
 use super::phrases::{self, Sign};
+use super::spent::{Noun, Spent};
 
 /// What a message says.
 #[derive(Debug, Default, PartialEq)]
@@ -20,9 +24,12 @@ pub(super) struct Wording<'t> {
     pub(super) too_large: bool,
     pub(super) rate: bool,
     pub(super) server_fault: bool,
+    /// It names a window of a week or a month.
     pub(super) month: bool,
     /// It names a window, though perhaps not what is counted in it.
     pub(super) window: bool,
+    /// It names a window of less than a day.
+    pub(super) short_window: bool,
     /// The limit that it names with its window: `tokens per min`, `RPM`.
     pub(super) axis: Option<Scope>,
     /// The limit that it names less clearly: `token rate limit`, `for requests`.
@@ -35,6 +42,7 @@ pub(super) struct Wording<'t> {
     daily: bool,
     enqueued: Option<Scope>,
     counted: Option<f64>,
+    spent: Spent,
 }
 
 impl<'t> Wording<'t> {
@@ -45,7 +53,7 @@ impl<'t> Wording<'t> {
             return found;
         }
         let plain = phrases::normalize(text);
-        phrases::scan(&plain, |sign, start, end| found.note(sign, text, &plain, start, end, now));
+        phrases::scan(text.as_bytes(), &plain, |sign, start, end| found.note(sign, text, &plain, start, end, now));
         found
     }
 
@@ -53,6 +61,7 @@ impl<'t> Wording<'t> {
     pub(super) fn without_figures(self) -> Self {
         Self {
             window: false,
+            short_window: false,
             axis: None,
             hint_of_axis: None,
             delay: None,
@@ -102,12 +111,36 @@ impl<'t> Wording<'t> {
         let bytes = text.as_bytes();
         let whole_word = !plain.get(end).is_some_and(u8::is_ascii_alphanumeric);
         match sign {
-            Sign::Stop | Sign::Account => {
-                self.stop = true;
-                self.account |= sign == Sign::Account;
-                self.stop_unquoted |= !opens_quote(&plain[..start]);
+            Sign::Stop => self.stops(false, plain, start),
+            Sign::Account => self.stops(true, plain, start),
+            Sign::PlanHours => {
+                // `60 requests per 1 hour limit` is a rate.
+                let before = plain[..start].trim_ascii_end();
+                let digits = before.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+                let rate = before[..before.len() - digits].ends_with(b"per ");
+                if before.ends_with(b"five") || (digits > 0 && !rate) {
+                    self.stops(false, plain, start);
+                }
             }
-            Sign::StopWeak => self.stop_weak = true,
+            // `rate limit exhausted` is a rate.
+            Sign::StopWeak => self.stop_weak |= !plain[..start].ends_with(b"rate "),
+            Sign::Money if whole_word => {
+                let spent = self.spent.noun(Noun::Money, bytes, start, end);
+                if spent || is_zero(plain, end) || none_left(bytes, plain, start, end) {
+                    self.stops(true, plain, start);
+                }
+            }
+            Sign::Allowance if whole_word => {
+                self.stop_weak |= self.spent.noun(Noun::Allowance, bytes, start, end);
+                if plain[start..].starts_with(b"quota") {
+                    self.sized(bytes, plain, end);
+                }
+            }
+            Sign::Spent if whole_word && !is_denied(&plain[..start]) => match self.spent.verb(bytes, start, end) {
+                Some(Noun::Money) => self.stops(true, plain, start),
+                Some(Noun::Allowance) => self.stop_weak = true,
+                None => {}
+            },
             Sign::Overload => self.overload = true,
             Sign::Concurrent => {
                 // `TPM limit reached, reduce your concurrency`: what is named first is what was met.
@@ -119,6 +152,7 @@ impl<'t> Wording<'t> {
             Sign::Rate => self.rate = true,
             Sign::ServerFault => self.server_fault = true,
             Sign::Month => self.month = true,
+            Sign::Periodic => self.month |= limit_follows(&plain[end..]),
             Sign::Daily => self.daily = true,
             Sign::Enqueued => {
                 let rest = plain[end..].trim_ascii_start();
@@ -126,28 +160,70 @@ impl<'t> Wording<'t> {
                 self.enqueued = Some(if requests { Scope::EnqueuedRequests } else { Scope::EnqueuedTokens });
             }
             Sign::Per => self.window |= self.spans(window(&plain[end..])),
+            Sign::This => (self.window, self.short_window) = (true, true),
+            Sign::LimitType => self.typed(plain, end),
             Sign::Unit(scope) if whole_word => self.unit(scope, bytes, plain, start, end),
             Sign::Short(scope) if whole_word => {
                 self.axis = self.axis.or(Some(scope));
-                self.counted = self.counted.or_else(|| figure(bytes, plain, end).map(|f| f.0));
+                let after = || figure(bytes, plain, end).map(|f| f.0);
+                // `3 RPM`, but `10,000 neurons` is a name, too.
+                let before = || number_before(bytes, start).filter(|_| end - start <= 4);
+                self.counted = self.counted.or_else(after).or_else(before);
                 self.rate = true;
             }
             Sign::Delay => self.delay = self.delay.max(delay(bytes, plain, end, now)),
-            Sign::Limit => {
-                if let Some((size, end)) = self.limit.is_none().then(|| figure(bytes, plain, end)).flatten() {
-                    self.limit = Some(size);
-                    self.window |= self.spans(divided(&plain[end..]));
+            Sign::DelayBefore => self.delay = self.delay.max(delay_before(bytes, start)),
+            Sign::Limit => self.sized(bytes, plain, end),
+            Sign::Used => {
+                if let Some((used, limit)) = pair_before(bytes, start) {
+                    (self.used, self.limit) = (self.used.or(Some(used)), Some(limit));
                 }
+                let used = figure(bytes, plain, end).filter(|(_, end)| !is_money(plain, *end));
+                self.used = self.used.or(used.map(|f| f.0));
             }
-            Sign::Used => self.used = self.used.or_else(|| figure(bytes, plain, end).map(|f| f.0)),
             Sign::Requested => self.requested = self.requested.or_else(|| figure(bytes, plain, end).map(|f| f.0)),
-            Sign::Pair => self.pair(bytes, plain, end),
+            Sign::Pair => self.pair(pair(bytes, plain, end)),
             Sign::Model => self.model = self.model.or_else(|| model(text, end)),
             Sign::ModelBefore => {
                 let word = text[..start].trim_end().rsplit(char::is_whitespace).next();
                 self.model = self.model.or_else(|| word.and_then(|word| model(word, 0)));
             }
-            Sign::Unit(_) | Sign::Short(_) => {}
+            Sign::Nothing | Sign::Unit(_) | Sign::Short(_) | Sign::Money | Sign::Allowance | Sign::Spent => {}
+        }
+    }
+
+    fn stops(&mut self, account: bool, plain: &[u8], start: usize) {
+        self.stop = true;
+        self.account |= account;
+        self.stop_unquoted |= !opens_quote(&plain[..start]);
+    }
+
+    /// The size of a limit, unless it is one of money: `Limit 6000`, `limit reached (33/32)`.
+    fn sized(&mut self, bytes: &[u8], plain: &[u8], at: usize) {
+        if self.limit.is_some() {
+            return;
+        }
+        if let Some((used, limit)) = pair(bytes, plain, at) {
+            return self.pair(Some((used, limit)));
+        }
+        if let Some((size, end)) =
+            figure(bytes, plain, at).filter(|(_, end)| !is_money(plain, *end) && !is_left(plain, *end, 2))
+        {
+            self.limit = Some(size);
+            self.window |= self.spans(divided(&plain[end..]));
+        }
+    }
+
+    /// What a gateway says was counted: `Limit type: tokens`.
+    fn typed(&mut self, plain: &[u8], at: usize) {
+        let counted = plain[at..].trim_ascii_start();
+        let counted =
+            counted.trim_ascii_start().strip_prefix(b":").or_else(|| counted.strip_prefix(b"=")).unwrap_or(counted);
+        match counted.trim_ascii_start() {
+            what if what.starts_with(b"token") => self.axis = self.axis.or(Some(Scope::Tokens)),
+            what if what.starts_with(b"request") => self.axis = self.axis.or(Some(Scope::Requests)),
+            what if what.starts_with(b"max parallel") || what.starts_with(b"concurren") => self.concurrent = true,
+            _ => {}
         }
     }
 
@@ -173,21 +249,32 @@ impl<'t> Wording<'t> {
         }
     }
 
-    fn pair(&mut self, bytes: &[u8], plain: &[u8], at: usize) {
-        if let Some((used, end)) = figure(bytes, plain, at)
-            && bytes.get(end) == Some(&b'/')
-            && let Some((limit, _)) = figure(bytes, plain, end + 1)
-        {
-            self.used = self.used.or(Some(used));
-            self.limit = self.limit.or(Some(limit));
-        }
+    fn pair(&mut self, pair: Option<(f64, f64)>) {
+        let (used, limit) = pair.unzip();
+        self.used = self.used.or(used);
+        self.limit = self.limit.or(limit);
     }
 
     fn spans(&mut self, window: Option<Window>) -> bool {
+        self.short_window |= window == Some(Window::Short);
         self.daily |= window == Some(Window::Day);
         self.month |= window == Some(Window::Month);
         window.is_some()
     }
+}
+
+/// Whether one of the next words is what a plan limits.
+fn limit_follows(text: &[u8]) -> bool {
+    const LIMITED: [&[u8]; 9] =
+        [b"allotment", b"allowance", b"budget", b"cap", b"limit", b"quota", b"request", b"token", b"usage"];
+    let part = text.split(|b| matches!(b, b'.' | b',' | b';' | b'!')).next().unwrap_or_default();
+    let mut words = part.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty()).take(4);
+    words.any(|word| LIMITED.iter().any(|limited| word.starts_with(limited)))
+}
+
+/// Whether what follows is said not to be: `are not used up`.
+fn is_denied(before: &[u8]) -> bool {
+    [&b"not "[..], b"n't ", b"not been ", b"never "].iter().any(|word| before.ends_with(word))
 }
 
 /// Whether a quote begins somewhere in `text`; an apostrophe within a word is none.
@@ -197,87 +284,4 @@ fn opens_quote(text: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::classify::duration;
-
-    fn read(text: &str) -> Wording<'static> {
-        let line: &'static str = Box::leak(format!("{text}\n").into_boxed_str());
-        Wording::read(line, &|| Some(Duration::from_secs(1_700_000_000)))
-    }
-
-    #[test]
-    fn scopes() {
-        for (text, scope) in [
-            ("Rate limit reached for m-1 on tokens per min (TPM): Limit 5", Some(Scope::Tokens)),
-            ("on requests per day (RPD): Limit 5", Some(Scope::DailyRequests)),
-            ("of 20,000 input tokens per minute", Some(Scope::InputTokens)),
-            ("You exceeded token rate limit of your tier", Some(Scope::Tokens)),
-            ("exceeded call rate limit", Some(Scope::Requests)),
-            ("Rate limit reached for requests", Some(Scope::Requests)),
-            ("Rate limit of 50 per 86400s exceeded", Some(Scope::DailyRequests)),
-            ("Enqueued token limit reached", Some(Scope::EnqueuedTokens)),
-            ("Limit: 200 / day.", Some(Scope::DailyRequests)),
-            ("Rate limit reached for fine-tuned model", None),
-            ("Too many requests, please slow down", None),
-        ] {
-            assert_eq!(read(text).scope(), scope, "{text}");
-        }
-    }
-
-    #[test]
-    fn numbers() {
-        for (text, limit, used, requested) in [
-            ("Limit 6000, Used 5034, Requested ~1443", Some(6000.0), Some(5034.0), Some(1443.0)),
-            ("Limit: 60.000000 / min. Current: 70.000000 / min.", Some(60.0), Some(70.0), None),
-            ("Limit: 15/1min", Some(15.0), None, None),
-            ("(actual/limit): 65605/16000", Some(16000.0), Some(65605.0), None),
-            ("of 1,000,000 input tokens per minute", Some(1e6), None, None),
-            ("limit: 30K", Some(30_000.0), None, None),
-            ("for limit gpt-4.1-long-context", None, None, None),
-        ] {
-            let found = read(text);
-            assert_eq!((found.size(), found.used, found.requested), (limit, used, requested), "{text}");
-        }
-    }
-
-    #[test]
-    fn delays() {
-        for (text, ms) in [
-            ("Please try again in 6m0s. Visit", Some(360_000)),
-            ("please try again after 1 seconds", Some(1000)),
-            ("Please retry after 60 seconds", Some(60_000)),
-            ("Please wait 52220 seconds before retrying", Some(52_220_000)),
-            ("Expected available in 831.0 seconds.", Some(831_000)),
-            ("Try again in 58 hours", Some(208_800_000)),
-            ("replenished in 1.00:00:05", Some(86_405_000)),
-            ("try again at 2023-11-14T22:13:50Z", Some(30_000)),
-            ("请在 30 秒后重试", Some(30_000)),
-            ("Retry-After: 7", Some(7000)),
-            ("try again in -5 seconds", None),
-            ("retry after a brief wait", None),
-            ("try again in an hour", None),
-            ("maxWaitMs (15000ms)", None),
-            ("10 per 86400s", None),
-        ] {
-            let delay = read(text).delay.map(|d| duration::ceil_ms(d).as_millis() as u64);
-            assert_eq!(delay, ms, "{text}");
-        }
-    }
-
-    #[test]
-    fn models() {
-        for (text, model) in [
-            ("Rate limit reached for gpt-4.1 in organization org-x", Some("gpt-4.1")),
-            ("reached for ft:gpt-3.5-turbo:acme::8x in", Some("ft:gpt-3.5-turbo:acme::8x")),
-            ("reached for model `llama-3.3-70b-versatile` in", Some("llama-3.3-70b-versatile")),
-            ("limit: 20, model: gemini-2.5-pro.", Some("gemini-2.5-pro")),
-            ("qwen/qwen3:free is temporarily rate-limited upstream", Some("qwen/qwen3:free")),
-            ("reached for requests", None),
-            ("reached for fine-tuned model", None),
-            ("reached for organization org-abc1 on", None),
-        ] {
-            assert_eq!(read(text).model, model, "{text}");
-        }
-    }
-}
+mod tests;

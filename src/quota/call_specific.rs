@@ -62,7 +62,12 @@ impl CallSpecific {
         if before.count > 0 {
             return contradicted && known;
         }
-        self.share >= MOST && sent + FLOWING_MIN.max(self.took * FLOWING) >= now
+        self.are_most() && sent + FLOWING_MIN.max(self.took * FLOWING) >= now
+    }
+
+    /// Whether most refused calls of late were refused for an affair of their own: what refusals taught is doubtful.
+    pub(super) fn are_most(&self) -> bool {
+        self.share >= MOST
     }
 
     fn saw(&mut self, own: bool) {

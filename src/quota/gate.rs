@@ -41,6 +41,8 @@ const LATE: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_secs(60);
 /// A key whose quota is used up is probed after this, then after twice as long each time: 30 s.
 const QUOTA_PROBE: Duration = Duration::from_secs(30);
+/// A call that was refused so often lets one that was not go first, before each further attempt.
+const TWICE: u32 = 2;
 /// What a wait must exceed to be one: less is the rounding of sums.
 const NOTHING: Duration = Duration::from_micros(1);
 
@@ -78,6 +80,8 @@ pub(crate) struct Gate {
     /// Headers have named a bucket.
     known: bool,
     seq: u64,
+    /// The latest first attempt.
+    first_attempt: u64,
     last: Option<Instant>,
     /// When an answer or an end was last heard of.
     heard: Instant,
@@ -118,6 +122,7 @@ impl Gate {
             dims: seeds.into_iter().filter_map(seeded).collect(),
             known: false,
             seq: 0,
+            first_attempt: 0,
             last: None,
             heard: now,
             spent: Price::default(),
@@ -335,12 +340,11 @@ impl Rule for Gate {
 
     fn next(&mut self, now: Instant, ask: &Ask, ahead: usize) -> Next {
         self.silences(now);
-        let probe = |gap| Next::Go(Go { gap, probe: Some(Probe::Closed) });
         match self.cooldown.opens(now, ahead, self.config.max_wait) {
             Opens::Closed(closed) => return Next::Closed(closed),
             Opens::OneOut(at) => return Next::Park(self.window.next_silence().map_or(at, |silence| at.min(silence))),
             Opens::Probe(closed) if !self.probes.may_go(now) => return Next::Closed(closed),
-            Opens::Probe(_) => return probe(Duration::ZERO),
+            Opens::Probe(_) => return Next::Go(Go { probe: Some(Probe::Closed), ..Go::default() }),
             Opens::At(until) if !self.config.pacing => return Next::At(until),
             Opens::Now if !self.config.pacing => return Next::Go(Go::default()),
             Opens::Now | Opens::At(_) => {}
@@ -355,11 +359,13 @@ impl Rule for Gate {
             return Next::At(at); // before the window is asked: this also tells when a call that comes now can go at best
         }
         if self.window.admits(ahead) {
-            return Next::Go(Go { gap: pace.gap, probe: None });
+            // The same calls again show nothing new: another one shows whether the key is throttled or these calls alone.
+            let prefer_first_attempt = ask.refusals.count >= TWICE && self.first_attempt < ask.refusals.seq;
+            return Next::Go(Go { gap: pace.gap, probe: None, prefer_first_attempt });
         }
         let at = self.probes.window_blocks(now);
         if at <= now && ahead == 0 {
-            return Next::Go(Go { gap: pace.gap, probe: Some(Probe::Window) });
+            return Next::Go(Go { gap: pace.gap, probe: Some(Probe::Window), prefer_first_attempt: true });
         }
         let silence = self.window.next_silence();
         Next::Park(silence.map_or(at, |silence| at.min(silence)).max(now + NOTHING))
@@ -390,6 +396,9 @@ impl Rule for Gate {
         }
         for dim in &mut self.dims {
             dim.level.spend(t, price[dim.dimension.unit() as usize]);
+        }
+        if ask.refusals.count == 0 {
+            self.first_attempt = self.seq;
         }
         self.ceiling.sent(t);
         self.cooldown.sent(now, self.seq);

@@ -190,7 +190,7 @@ impl<C> Call<C> {
         });
         if let Some(fate) = &fate {
             self.ask = fate.ask;
-            if fate.steps_back {
+            if fate.own_affair {
                 self.place.number = next_number();
             }
         }

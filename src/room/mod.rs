@@ -54,6 +54,8 @@ pub(crate) struct Go {
     pub(crate) gap: Duration,
     /// It goes although what is believed speaks against it.
     pub(crate) probe: Option<Probe>,
+    /// A call that has not been refused yet would tell more.
+    pub(crate) prefer_first_attempt: bool,
 }
 
 /// What a rule says to the call whose turn it is.
@@ -101,7 +103,7 @@ pub(crate) trait Rule: Send + 'static {
     fn outlook_changed(&mut self) -> bool {
         false
     }
-    /// Whether a call has not been refused yet: such a one is the better probe.
+    /// Whether a call has not been refused yet.
     fn is_first_attempt(_ask: &Self::Ask) -> bool {
         true
     }
@@ -415,7 +417,7 @@ impl<R: Rule> State<R> {
         let mut due = None;
         while let Some((place, ask)) = self.queue.head() {
             match self.decide(now, &ask, self.queue.ahead()) {
-                Next::Go(Go { probe: Some(Probe::Window), .. }) => {
+                Next::Go(Go { prefer_first_attempt: true, .. }) => {
                     let place = self.queue.find(R::is_first_attempt).unwrap_or(place);
                     wakers.extend(self.queue.call(place, now));
                 }

@@ -243,7 +243,7 @@ impl World {
         let shown = shown.snapshot();
         let fate = self.gate.refused(now, &ticket, &verdict, shown.as_ref());
         let k_now = self.gate.blame.in_a_row();
-        if fate.alone && fate.steps_back && !matches!(how, How::Concurrency) {
+        if fate.own_affair {
             assert_eq!(k_now, k, "a call's own affair is no episode");
             if shown.is_none() {
                 assert_eq!(figures(&self.gate), before, "nor does it teach anything");

@@ -57,7 +57,7 @@ impl Gate {
             self.report(Event::BucketEmpty { retry_after: own });
         }
         if ahead == 0 && probe_at <= now && until <= now {
-            return Next::Go(Go { gap: Duration::ZERO, probe: Some(Probe::Level) });
+            return Next::Go(Go { probe: Some(Probe::Level), ..Go::default() });
         }
         Next::Reject { retry_after: own }
     }

@@ -18,8 +18,6 @@ use crate::time::add;
 const CLOSE_AFTER: u32 = 5;
 /// ... of so many different calls at least.
 const CLOSE_AFTER_CALLS: usize = 3;
-/// A call that was refused so often in a row lets others go first.
-const STEP_BACK_AFTER: u32 = 2;
 /// A key that is closed because nothing succeeds is probed this often: 30 s.
 const FAILING_PROBE: Duration = Duration::from_secs(30);
 
@@ -40,8 +38,8 @@ pub(crate) struct Fate {
     pub(crate) not_before: Instant,
     /// It is this call alone that waits: it sleeps outside the queue.
     pub(crate) alone: bool,
-    /// It goes to the end of its class: others may succeed where this one does not.
-    pub(crate) steps_back: bool,
+    /// Other calls succeed: this one goes to the end of its class.
+    pub(crate) own_affair: bool,
     /// It was a probe above the window: it costs the call no retry.
     pub(crate) was_probe: bool,
     /// What it asks for when it is sent again.
@@ -61,7 +59,9 @@ impl Gate {
         self.window.refused(now, ticket.seq, ticket.sent);
         self.ended(Some(now), ticket.seq);
         let t = self.secs(now);
-        self.ceiling.refused(t, self.secs(ticket.sent));
+        if !verdict.upstream_failure {
+            self.ceiling.refused(t, self.secs(ticket.sent));
+        }
         let text = in_text(verdict, shown);
         self.snapshots(t, ticket, shown, text, false);
         let ask = self.told_price(ticket, verdict);
@@ -93,6 +93,8 @@ impl Gate {
                     self.contradicted(t, explains, ticket.full);
                 }
             }
+            // A failure behind the server says nothing of rates, only that it is too early.
+            Cause::Rate if verdict.upstream_failure => {}
             Cause::Rate if judged.new && by_price == 0 => self.learn(t),
             Cause::Rate => {}
         }
@@ -104,7 +106,7 @@ impl Gate {
             closed: self.cooldown.is_shut(),
             not_before: own.map_or(until, |wait| add(now, wait)),
             alone: own.is_some(),
-            steps_back: ask.refusals.count >= STEP_BACK_AFTER && !ticket.flight.above,
+            own_affair: false,
             was_probe: ticket.flight.above,
             ask,
         }
@@ -143,8 +145,13 @@ impl Gate {
 
     /// The refusal holds back this call alone, and teaches nothing.
     fn own_affair(&mut self, now: Instant, hint: Option<Duration>, ask: Ask) -> Fate {
+        if self.call_specific.are_most() {
+            // So were those that taught the rate.
+            self.ceiling.forget();
+            self.blame.rested();
+        }
         let wait = self.cooldown.wait_of_call(hint, ask.refusals.count, &self.config.backoff);
-        Fate { closed: false, not_before: add(now, wait), alone: true, steps_back: true, was_probe: false, ask }
+        Fate { closed: false, not_before: add(now, wait), alone: true, own_affair: true, was_probe: false, ask }
     }
 
     /// Nothing was let in since the first of several refusals.

@@ -3,7 +3,7 @@ use tower_429_bench::{results, schemes};
 fn main() {
     let name = std::env::args().nth(1).unwrap();
     let seed = std::env::args().nth(2).map_or(1, |s| s.parse().unwrap());
-    let scenario = tower_429_bench::scenario::all().into_iter().find(|s| s.name() == name).unwrap();
+    let scenario = tower_429_bench::scenario::all().into_iter().find(|s| s.label() == name).unwrap();
     let outcome = results::one(&schemes::Scheme { name: "ours", make: schemes::ours }, &scenario, schemes::Setting { seed, retries: 5 });
     println!("time {} done {} failed {} refused {}", outcome.time, outcome.done, outcome.failed, outcome.refused);
     let mut b = std::collections::BTreeMap::<i64, (u32, u32)>::new();
