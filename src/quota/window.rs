@@ -17,6 +17,9 @@ const ACK_MAX: Duration = Duration::from_secs(3);
 const ACK_TIMES: (u32, u32) = (5, 4);
 /// Each refusal lets the slowest one count for a tenth less.
 const ACK_KEPT: (u32, u32) = (9, 10);
+/// Until the first answer has come, silence doubles the window up to here; from here on it adds [`STEP`] at a time.
+const FREE: u32 = 64;
+const STEP: u32 = 32;
 /// How many successes at a full window it takes to try one more; doubled by each failed try, up to the maximum.
 const PROBE_MIN: u32 = 10;
 const PROBE_MAX: u32 = 40;
@@ -55,6 +58,8 @@ pub(super) struct Window {
     size: u32,
     initial: u32,
     learned: bool,
+    /// An answer has come that is no refusal.
+    answered: bool,
     probing: bool,
     floor: u32,
     step: u32,
@@ -85,6 +90,7 @@ impl Window {
             size: initial.max(1),
             initial: initial.max(1),
             learned: false,
+            answered: false,
             probing: false,
             floor: 1,
             step: 1,
@@ -235,12 +241,16 @@ impl Window {
                 self.size = self.size.saturating_add(1);
             }
         } else {
-            self.size = self.size.max(flight.n.saturating_mul(2));
+            // An answer shows whether the server tells its limits. Before, a burst may be refused as a whole.
+            let twice = flight.n.saturating_mul(2);
+            let most = if self.answered { twice } else { twice.min(FREE.max(flight.n.saturating_add(STEP))) };
+            self.size = self.size.max(most);
         }
     }
 
     /// A call succeeded.
     pub(super) fn success(&mut self, flight: Flight) {
+        self.answered = true;
         if flight.seq <= self.low {
             return;
         }
