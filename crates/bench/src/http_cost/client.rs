@@ -29,18 +29,18 @@ type Calling = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 /// Makes one call through its stack and reads the answer to its end.
 type Caller = Arc<dyn Fn(Request<Full<Bytes>>) -> Calling + Send + Sync>;
 
-/// One stack, and what a call through it took in each turn, in microseconds.
+/// One stack, and what a call through it took in each run.
 pub struct Contender {
     /// What the table calls it.
     pub name: &'static str,
     caller: Caller,
-    /// Processor time of each turn.
-    pub turns: Vec<Usage>,
+    /// Processor time of a call, run by run.
+    pub runs: Vec<Usage>,
 }
 
 impl std::fmt::Debug for Contender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Contender").field("name", &self.name).field("turns", &self.turns).finish_non_exhaustive()
+        f.debug_struct("Contender").field("name", &self.name).field("runs", &self.runs).finish_non_exhaustive()
     }
 }
 
@@ -74,7 +74,7 @@ where
             if status.is_success() { Ok(()) } else { Err(status.to_string()) }
         })
     };
-    Contender { name, caller: Arc::new(caller), turns: Vec::new() }
+    Contender { name, caller: Arc::new(caller), runs: Vec::new() }
 }
 
 impl Contender {
@@ -83,7 +83,7 @@ impl Contender {
     /// # Errors
     ///
     /// A call failed, or the processor time cannot be read here.
-    pub async fn turn(&mut self, server: SocketAddr, keys: usize, calls: usize) -> Result<(), String> {
+    pub async fn run(&mut self, server: SocketAddr, keys: usize, calls: usize) -> Result<(), String> {
         let unknown = "processor time can be read on Unix only";
         let before = Usage::now().ok_or(unknown)?;
         let next = Arc::new(AtomicUsize::new(0));
@@ -106,7 +106,7 @@ impl Contender {
         }
         let used = Usage::now().ok_or(unknown)?.since(before);
         let each = |span: std::time::Duration| span.div_f64(calls as f64);
-        self.turns.push(Usage { user: each(used.user), system: each(used.system) });
+        self.runs.push(Usage { user: each(used.user), system: each(used.system) });
         Ok(())
     }
 }
