@@ -1,9 +1,10 @@
 //! Refusals that concern one call alone: other calls of the key, sent later, succeed.
 //!
 //! A request that can never fit may be refused in the words of a rate limit. Callers of such requests must not hold back
-//! the others of their key. A call that is refused again is its own affair when calls that were sent after its last attempt
-//! have succeeded, unless that has never happened before. A first refusal is its call's own affair when most refused calls
-//! of late turned out to be so, and calls that were sent a moment ago succeed.
+//! the others of their key. A refusal is *contradicted* when calls succeed that were sent after this call's last refusal, or
+//! after the one before if it was refused in between, too: successes take longer than refusals. A contradicted refusal is its
+//! call's own affair, unless that has not happened of late. A first refusal is its call's own affair when most refused calls of late turned out to be so, and calls
+//! that were sent a moment ago succeed. Many refusals in a row, without a success in between, are nobody's own affair.
 
 use std::time::Duration;
 
@@ -11,10 +12,12 @@ use tokio::time::Instant;
 
 /// How much one refused call's next answer weighs against all before.
 const WEIGHT: f64 = 0.2;
-/// From this share on, a call that is refused again is taken for its own affair: after one that was.
-const SOME: f64 = 0.1;
+/// From this share on, a contradicted refusal is taken for its call's own affair: after one that was.
+const SOME: f64 = 0.15;
 /// From this share on, first refusals are taken for their calls' own affair.
 const MOST: f64 = 0.5;
+/// So many refusals in a row, without a success in between, may be their calls' own affair.
+const FEW: u32 = 3;
 /// Successes go on when a call has succeeded that was sent so many times the usual answer's time ago, or later ...
 const FLOWING: u32 = 2;
 /// ... or this long ago: 1 s.
@@ -24,8 +27,19 @@ const FLOWING_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Refusals {
     pub(crate) count: u32,
-    /// The latest attempt that was refused, in the order in which calls of the key were sent.
-    pub(crate) seq: u64,
+    /// The last call of the key that had been sent when the latest refusal came.
+    pub(crate) last_sent: u64,
+    /// The same for the refusal before that.
+    before: Option<u64>,
+}
+
+impl Refusals {
+    /// One more, when the last call sent was this one.
+    pub(super) fn add(&mut self, last_sent: u64) {
+        self.before = (self.count > 0).then_some(self.last_sent);
+        self.count = self.count.saturating_add(1);
+        self.last_sent = last_sent;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +48,10 @@ pub(super) struct CallSpecific {
     success: Option<(u64, Instant)>,
     /// How long answers take, on average.
     took: Duration,
+    /// Refusals since the last success.
+    in_a_row: u32,
+    /// The latest success that has contradicted a refusal.
+    contradicted_by: u64,
     /// The share of refused calls whose next answer showed that the refusal was their own affair.
     share: f64,
 }
@@ -46,6 +64,7 @@ impl CallSpecific {
         if self.success.is_none_or(|(latest, _)| seq > latest) {
             self.success = Some((seq, sent));
         }
+        self.in_a_row = 0;
         if before.count > 0 {
             self.saw(false);
         }
@@ -53,21 +72,18 @@ impl CallSpecific {
 
     /// A call was refused. Whether that is its own affair.
     pub(super) fn refused(&mut self, now: Instant, before: Refusals) -> bool {
-        let Some((latest, sent)) = self.success else { return false };
-        let contradicted = latest > before.seq;
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let Some((latest, sent)) = self.success.filter(|_| self.in_a_row <= FEW) else { return false };
+        let contradicted = before.count > 0 && latest > before.before.unwrap_or(before.last_sent);
         let known = self.share >= SOME;
-        if before.count > 0 && contradicted {
+        if contradicted && latest > self.contradicted_by {
+            self.contradicted_by = latest;
             self.saw(true);
         }
         if before.count > 0 {
             return contradicted && known;
         }
-        self.are_most() && sent + FLOWING_MIN.max(self.took * FLOWING) >= now
-    }
-
-    /// Whether most refused calls of late were refused for an affair of their own: what refusals taught is doubtful.
-    pub(super) fn are_most(&self) -> bool {
-        self.share >= MOST
+        self.share >= MOST && sent + FLOWING_MIN.max(self.took * FLOWING) >= now
     }
 
     fn saw(&mut self, own: bool) {
@@ -81,40 +97,70 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn before(count: u32, seq: u64) -> Refusals {
-        Refusals { count, seq }
+    /// A call that was refused once, when call `last_sent` was the last one sent.
+    fn once(last_sent: u64) -> Refusals {
+        let mut refusals = Refusals::default();
+        refusals.add(last_sent);
+        refusals
+    }
+
+    /// After so many calls whose refusal was contradicted by a success of its own, and a success of call 101.
+    fn after(contradictions: u64) -> (Instant, CallSpecific) {
+        let (now, mut calls) = (Instant::now(), CallSpecific::default());
+        for seq in 101 - contradictions..=100 {
+            calls.succeeded(now, seq, now, Refusals::default());
+            calls.refused(now, once(seq - 1));
+        }
+        calls.succeeded(now, 101, now, Refusals::default());
+        (now, calls)
     }
 
     #[test]
-    fn a_further_refusal_is_a_calls_own_affair_after_one_that_was() {
-        let (now, mut calls) = (Instant::now(), CallSpecific::default());
-        calls.succeeded(now, 10, now, Refusals::default());
-        assert!(!calls.refused(now, before(1, 5)), "it may be a passing limit");
-        assert!(calls.refused(now, before(1, 5)), "a call sent after its last attempt has succeeded");
-        assert!(!calls.refused(now, before(1, 10)), "none that was sent after it has");
+    fn a_further_refusal_is_a_calls_own_affair_if_calls_sent_after_the_last_one_have_succeeded() {
+        for (contradictions, expected) in [(0, false), (1, true), (10, true)] {
+            let (now, mut calls) = after(contradictions);
+            assert_eq!(calls.refused(now, once(100)), expected, "call 101 was sent after it and has succeeded");
+            let (now, mut calls) = after(contradictions);
+            assert!(!calls.refused(now, once(101)), "no call that was sent after it has succeeded");
+        }
     }
 
     #[test]
-    fn a_first_refusal_is_a_calls_own_affair_only_while_others_succeed() {
-        let (now, mut calls) = (Instant::now(), CallSpecific::default());
-        calls.succeeded(now, 10, now, Refusals::default());
-        (0..4).for_each(|_| drop(calls.refused(now, before(1, 5))));
-        assert!(calls.refused(now + SECOND, Refusals::default()));
-        assert!(!calls.refused(now + 2 * SECOND, Refusals::default()), "nothing sent in the last second has succeeded");
+    fn a_success_may_come_after_one_more_refusal() {
+        let (now, mut calls) = after(3);
+        let mut refusals = once(100);
+        refusals.add(102);
+        assert!(calls.refused(now, refusals), "call 101 was sent between the two");
+        refusals.add(103);
+        assert!(!calls.refused(now, refusals));
     }
 
     #[test]
-    fn refused_calls_that_succeed_when_sent_again_show_that_the_limit_was_real() {
-        let (now, mut calls) = (Instant::now(), CallSpecific::default());
-        calls.succeeded(now, 10, now, Refusals::default());
-        (0..4).for_each(|_| drop(calls.refused(now, before(1, 5))));
-        (11..22).for_each(|seq| calls.succeeded(now, seq, now, before(1, 10)));
-        assert!(!calls.refused(now, before(1, 5)));
+    fn a_first_refusal_is_a_calls_own_affair_while_most_are_and_others_succeed() {
+        for (contradictions, wait, expected) in [(3, 0, false), (4, 0, true), (4, 1, true), (4, 2, false)] {
+            let (now, mut calls) = after(contradictions);
+            let own = calls.refused(now + wait * SECOND, Refusals::default());
+            assert_eq!(own, expected, "{contradictions} contradictions, {wait} s after the last success");
+        }
+    }
+
+    #[test]
+    fn refused_calls_that_succeed_when_sent_again_show_that_the_limit_is_real() {
+        let (now, mut calls) = after(10);
+        (110..117).for_each(|seq| calls.succeeded(now, seq, now, once(100)));
+        assert!(!calls.refused(now, Refusals::default()));
+    }
+
+    #[test]
+    fn many_refusals_in_a_row_are_nobodys_own_affair() {
+        let (now, mut calls) = after(10);
+        let own: Vec<_> = (0..5).map(|_| calls.refused(now, Refusals::default())).collect();
+        assert_eq!(own, [true, true, true, false, false]);
     }
 
     #[test]
     fn before_any_success_no_refusal_is_a_calls_own_affair() {
         let (now, mut calls) = (Instant::now(), CallSpecific::default());
-        assert!((0..20).all(|_| !calls.refused(now, before(3, 0))));
+        assert!((0..20).all(|_| !calls.refused(now, once(0))));
     }
 }

@@ -360,7 +360,7 @@ impl Rule for Gate {
         }
         if self.window.admits(ahead) {
             // The same calls again show nothing new: another one shows whether the key is throttled or these calls alone.
-            let prefer_first_attempt = ask.refusals.count >= TWICE && self.first_attempt < ask.refusals.seq;
+            let prefer_first_attempt = ask.refusals.count >= TWICE && self.first_attempt <= ask.refusals.last_sent;
             return Next::Go(Go { gap: pace.gap, probe: None, prefer_first_attempt });
         }
         let at = self.probes.window_blocks(now);

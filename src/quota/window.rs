@@ -158,13 +158,15 @@ impl Window {
         self.slowest.map_or(ACK, |slowest| (slowest * ACK_TIMES.0 / ACK_TIMES.1).clamp(ACK, ACK_MAX))
     }
 
-    /// A refusal has come of a call that was admitted at this moment.
-    pub(super) fn refused(&mut self, now: Instant, seq: u64, admitted: Instant) {
-        let sent = self.below.get(&seq).map_or(Some(admitted), |sent| *sent);
-        if let Some(sent) = sent {
-            let kept = self.slowest.map_or(Duration::ZERO, |slowest| slowest * ACK_KEPT.0 / ACK_KEPT.1);
-            self.slowest = Some(kept.max(now.saturating_duration_since(sent).min(ACK_MAX)));
-        }
+    /// When a call was sent that was admitted at this moment; nothing if it waits in a limit below.
+    pub(super) fn sent_at(&self, seq: u64, admitted: Instant) -> Option<Instant> {
+        self.below.get(&seq).map_or(Some(admitted), |sent| *sent)
+    }
+
+    /// A refusal has come so long after its call was sent.
+    pub(super) fn refusal_took(&mut self, time: Duration) {
+        let kept = self.slowest.map_or(Duration::ZERO, |slowest| slowest * ACK_KEPT.0 / ACK_KEPT.1);
+        self.slowest = Some(kept.max(time.min(ACK_MAX)));
     }
 
     /// A call waits in a limit below: its silence says nothing of the server.

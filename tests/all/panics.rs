@@ -140,9 +140,11 @@ async fn a_listener_that_panics_does_not_keep_an_account_from_closing_and_openin
     quota.store(false, Ordering::SeqCst);
     assert!(spawned("a").await.unwrap_err().is_panic(), "its own listener, in its own call");
     assert_eq!(seen.lock().unwrap().len(), 4, "told of each of the four, whatever becomes of the first");
-    for model in ["a", "b", "c", "d", "e"] {
+    for model in ["a", "b", "c", "d"] {
         assert_eq!(spawned(model).await.unwrap(), Some(Reason::QuotaExhausted), "{model}");
     }
+    assert!(spawned("e").await.unwrap_err().is_panic(), "a new key is told that its account is closed");
+    assert_eq!(spawned("e").await.unwrap(), Some(Reason::QuotaExhausted));
     quota.store(true, Ordering::SeqCst);
     tokio::time::advance(secs(31)).await;
     assert!(spawned("a").await.unwrap_err().is_panic());

@@ -56,8 +56,11 @@ impl Gate {
         shown: Option<&RateLimitSnapshot>,
     ) -> Fate {
         self.silences(now);
-        self.window.refused(now, ticket.seq, ticket.sent);
+        let sent = self.window.sent_at(ticket.seq, ticket.sent);
         self.ended(Some(now), ticket.seq);
+        if let Some(sent) = sent {
+            self.window.refusal_took(now.saturating_duration_since(sent));
+        }
         let t = self.secs(now);
         if !verdict.upstream_failure {
             self.ceiling.refused(t, self.secs(ticket.sent));
@@ -116,8 +119,7 @@ impl Gate {
     /// bucket had left.
     fn told_price(&mut self, ticket: &Ticket, verdict: &Verdict) -> Ask {
         let mut ask = ticket.ask;
-        ask.refusals.count = ask.refusals.count.saturating_add(1);
-        ask.refusals.seq = ticket.seq;
+        ask.refusals.add(self.seq);
         let tokens = || verdict.requested.filter(|requested| *requested > 1.0).map(|_| Unit::Tokens);
         let unit = match verdict.scope {
             Some(scope) => unit_of(scope),
@@ -145,11 +147,9 @@ impl Gate {
 
     /// The refusal holds back this call alone, and teaches nothing.
     fn own_affair(&mut self, now: Instant, hint: Option<Duration>, ask: Ask) -> Fate {
-        if self.call_specific.are_most() {
-            // So were those that taught the rate.
-            self.ceiling.forget();
-            self.blame.rested();
-        }
+        // What this call's earlier refusals taught is doubtful.
+        self.ceiling.forget();
+        self.blame.rested();
         let wait = self.cooldown.wait_of_call(hint, ask.refusals.count, &self.config.backoff);
         Fate { closed: false, not_before: add(now, wait), alone: true, own_affair: true, was_probe: false, ask }
     }
