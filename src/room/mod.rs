@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::quota::Probe;
 use crate::request::{Priority, next_number};
 use crate::time::add;
 use queue::{Came, Queue};
-use crate::quota::Probe;
 pub(crate) use slot::Slot;
 use timer::{Share, Timers};
 pub use unread::DEFAULT_LEND_UNREAD_AFTER;
@@ -149,7 +149,9 @@ pub(crate) enum Entry<P> {
     Wait,
     Closed(Closed),
     /// Its buckets stay empty for longer than it may wait.
-    Reject { retry_after: Duration },
+    Reject {
+        retry_after: Duration,
+    },
 }
 
 impl<R: Rule> Room<R> {

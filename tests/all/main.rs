@@ -20,6 +20,7 @@ mod inside;
 mod invariants;
 mod keys;
 mod learning;
+mod lessons;
 mod limit;
 mod limit_keys;
 mod local_answers;
