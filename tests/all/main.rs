@@ -24,6 +24,7 @@ mod lessons;
 mod limit;
 mod limit_keys;
 mod local_answers;
+mod open_streams;
 mod panics;
 mod properties;
 mod registry;
