@@ -23,6 +23,7 @@ mod learning;
 mod lessons;
 mod limit;
 mod limit_keys;
+mod liveness;
 mod local_answers;
 mod open_streams;
 mod panics;
