@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -196,6 +198,61 @@ async fn heads_that_are_collected_before_their_bodies_are_read_all_come() {
             assert_eq!(head.into_body().collect().await.unwrap().to_bytes().len(), 40_002);
         }
         assert_eq!(retry.quotas().snapshot(QuotaKey::new("loopback")).unwrap().in_flight, 0);
+        server.abort();
+    }
+}
+
+/// Answers the first call with an event stream that never ends, refuses the second one, and answers all others.
+async fn beside_a_stream(listener: TcpListener) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    loop {
+        let (socket, _) = listener.accept().await.unwrap();
+        let requests = Arc::clone(&requests);
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |_: Request<hyper::body::Incoming>| {
+                let n = requests.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    let event = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data("data: {}\n\n".into()))]);
+                    let (kind, body) = match n {
+                        0 => (
+                            "text/event-stream",
+                            BodyExt::boxed(StreamBody::new(event.chain(futures_util::stream::pending()))),
+                        ),
+                        1 => ("application/json", Full::new(Bytes::from(BARE)).boxed()),
+                        _ => {
+                            ("application/json", Full::new(Bytes::from("{}".to_owned() + &" ".repeat(40_000))).boxed())
+                        }
+                    };
+                    let response = Response::builder().status(if n == 1 { 429 } else { 200 });
+                    Ok::<_, Infallible>(response.header("content-type", kind).body(body).unwrap())
+                }
+            });
+            auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await.ok();
+        });
+    }
+}
+
+#[tokio::test]
+async fn calls_beside_an_open_stream_do_not_wait_for_its_end() {
+    for (http2, read) in [(false, false), (false, true), (true, false), (true, true)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(beside_a_stream(listener));
+        let client = client(&layer(), http2);
+        let mut stream = client.clone().oneshot(request(address)).await.unwrap().into_body();
+        if read {
+            assert_eq!(stream.frame().await.unwrap().unwrap().into_data().unwrap(), "data: {}\n\n");
+        }
+        let calls = async {
+            assert_eq!(client.clone().oneshot(request(address)).await.unwrap().status(), 200, "the refused call");
+            let calls = (0..16).map(|_| client.clone().oneshot(request(address)));
+            let mut heads = std::pin::pin!(futures_util::stream::iter(calls).buffered(8));
+            while let Some(head) = heads.next().await {
+                assert_eq!(head.unwrap().into_body().collect().await.unwrap().to_bytes().len(), 40_002);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), calls).await.expect("hangs");
+        assert!(stream.frame().now_or_never().is_none_or(|frame| frame.is_some()), "the stream is still open");
         server.abort();
     }
 }

@@ -129,7 +129,11 @@ mod tests {
         accounts.close(key(1), now, 30 * SECOND, &reply());
         assert_eq!(inherited(&mut accounts, key(1), now + 10 * SECOND), Some((20 * SECOND, 30 * SECOND)));
         accounts.close(key(1), now + SECOND, SECOND, &reply());
-        assert_eq!(inherited(&mut accounts, key(1), now + 10 * SECOND), Some((20 * SECOND, 30 * SECOND)), "never shorter");
+        assert_eq!(
+            inherited(&mut accounts, key(1), now + 10 * SECOND),
+            Some((20 * SECOND, 30 * SECOND)),
+            "never shorter"
+        );
         accounts.open(key(1));
         assert_eq!(inherited(&mut accounts, key(1), now), None);
     }

@@ -6,9 +6,9 @@ use http::{Response, StatusCode, response};
 
 use super::call::Call;
 use super::layer::Shared;
-use crate::request::QuotaKey;
 use crate::classify::{Kind, Verdict};
 use crate::quota::{Gate, Ticket};
+use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
 use crate::response::stream_errors::BodyErrors;
 use crate::room::Room;

@@ -173,7 +173,15 @@ mod tests {
 
     #[test]
     fn each_bound_stops_a_call_by_its_own_name() {
-        let fresh = Spent { throttled: 0, probes: 0, others: 0, slept: Duration::ZERO, left: None, asked: true, replayable: true };
+        let fresh = Spent {
+            throttled: 0,
+            probes: 0,
+            others: 0,
+            slept: Duration::ZERO,
+            left: None,
+            asked: true,
+            replayable: true,
+        };
         let allowed = Allowed::default();
         let judge = |spent: Spent, class, sleep| may_sleep(&allowed, &spent, class, sleep);
         assert_eq!(judge(fresh, Class::Throttled, SECOND), Ok(()));

@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::quota::Probe;
 use crate::request::{Priority, next_number};
 use crate::time::add;
 use queue::{Came, Queue};
-use crate::quota::Probe;
 pub(crate) use slot::Slot;
 use timer::{Share, Timers};
 pub use unread::DEFAULT_LEND_UNREAD_AFTER;
@@ -149,7 +149,9 @@ pub(crate) enum Entry<P> {
     Wait,
     Closed(Closed),
     /// Its buckets stay empty for longer than it may wait.
-    Reject { retry_after: Duration },
+    Reject {
+        retry_after: Duration,
+    },
 }
 
 impl<R: Rule> Room<R> {
@@ -407,6 +409,12 @@ impl<R: Rule> State<R> {
         None
     }
 
+    /// Whether a call may go that is called next.
+    fn may_go(&mut self, now: Instant, ask: &R::Ask) -> bool {
+        let ahead = self.queue.ahead();
+        matches!(self.decide(now, ask, ahead), Next::Go(_))
+    }
+
     /// Calls everybody who may go and sets the timers. True: there is more to tell; come again after waking these.
     fn pump(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
         self.queue.expire(now);
@@ -418,8 +426,10 @@ impl<R: Rule> State<R> {
         while let Some((place, ask)) = self.queue.head() {
             match self.decide(now, &ask, self.queue.ahead()) {
                 Next::Go(Go { prefer_first_attempt: true, .. }) => {
-                    let place = self.queue.find(R::is_first_attempt).unwrap_or(place);
-                    wakers.extend(self.queue.call(place, now));
+                    // Only one that may go itself: another one would come, wait on, and be called again without end.
+                    let other = self.queue.find(R::is_first_attempt);
+                    let other = other.filter(|(_, ask)| self.may_go(now, ask));
+                    wakers.extend(self.queue.call(other.map_or(place, |(place, _)| place), now));
                 }
                 Next::Go(_) => wakers.extend(self.queue.call(place, now)),
                 Next::Closed(_) => {

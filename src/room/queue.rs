@@ -229,10 +229,10 @@ impl<A: Copy> Queue<A> {
     }
 
     /// The first of the next few waiters that is of a kind.
-    pub(crate) fn find(&self, is: impl Fn(&A) -> bool) -> Option<Place> {
+    pub(crate) fn find(&self, is: impl Fn(&A) -> bool) -> Option<(Place, A)> {
         let each = |class: usize| {
             let next = self.waiting[class].iter().take(MAX_CALLED as usize).find(|(_, waiter)| is(&waiter.ask))?;
-            Some(Place { class: Priority::ALL[class], number: *next.0 })
+            Some((Place { class: Priority::ALL[class], number: *next.0 }, next.1.ask))
         };
         (0..CLASSES).find_map(each)
     }

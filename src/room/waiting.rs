@@ -73,8 +73,7 @@ impl<R: Rule> Waiting<R> {
             return Poll::Ready(Outcome::Late(Bound::Deadline, None));
         }
         let first = matches!(self.state, State::Outside);
-        let polled =
-            self.room.poll_place(&mut self.place, &mut self.share, &self.ask, &self.bounds, first, cx.waker());
+        let polled = self.room.poll_place(&mut self.place, &mut self.share, &self.ask, &self.bounds, first, cx.waker());
         if let Poll::Ready(outcome) = polled {
             self.state = State::Done;
             return Poll::Ready(outcome);

@@ -8,14 +8,19 @@ use tower_429_testing::{Hints, Latency, Limit, Provider, RateHeaders, ServiceTim
 use crate::support_retry::*;
 
 fn chat(text: &str, max_tokens: u32) -> Req {
-    let body = serde_json::json!({"model": "m", "max_tokens": max_tokens, "messages": [{"role": "user", "content": text}]});
+    let body =
+        serde_json::json!({"model": "m", "max_tokens": max_tokens, "messages": [{"role": "user", "content": text}]});
     let mut request = unkeyed("{}");
     *request.body_mut() = body.to_string().into();
     request
 }
 
 /// Submits calls to a provider all at once: how many succeeded, and when the last one was done.
-async fn burst(layer: &tower_429::RetryOn429Layer, provider: &Provider, calls: Vec<Req>) -> (usize, std::time::Duration) {
+async fn burst(
+    layer: &tower_429::RetryOn429Layer,
+    provider: &Provider,
+    calls: Vec<Req>,
+) -> (usize, std::time::Duration) {
     let (client, began) = (layer.layer(provider.clone()), Instant::now());
     let calls: Vec<_> = calls
         .into_iter()

@@ -54,7 +54,7 @@ pub(crate) async fn read<B>(response: Response<B>)
 where
     B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
 {
-    assert_eq!(response.status(), 200);
+    assert_eq!(response.status(), 200, "{:?}", response.extensions().get::<tower_429::RetryInfo>());
     assert!(!response.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
 
