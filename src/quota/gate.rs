@@ -80,6 +80,8 @@ pub(crate) struct Gate {
     /// Headers have named a bucket.
     known: bool,
     seq: u64,
+    /// The call whose refusal has taught the ceiling.
+    taught_by: Option<u64>,
     /// The latest first attempt.
     first_attempt: u64,
     last: Option<Instant>,
@@ -122,6 +124,7 @@ impl Gate {
             dims: seeds.into_iter().filter_map(seeded).collect(),
             known: false,
             seq: 0,
+            taught_by: None,
             first_attempt: 0,
             last: None,
             heard: now,

@@ -276,7 +276,7 @@ impl Level {
     pub(super) fn need(&self, price: f64, is_requests: bool) -> f64 {
         let cost = self.cost(price);
         // Less than what flows in within a few seconds: a request of a bucket that fills in a day is worth minutes.
-        let margin = if is_requests { least(1.0, 0.02 * self.cap) } else { 0.02 * cost };
+        let margin = if is_requests { least(1.0, 0.02 * self.cap) } else { 0.04 * cost };
         let margin = least(margin, MARGIN_TIME * self.rate);
         let shared = if self.foreign > 0.0 { 2.0 * self.foreign / self.rate } else { 0.0 };
         least(self.cap, cost + margin * (1.0 + shared))

@@ -31,6 +31,9 @@ impl Gate {
             for dim in &self.dims {
                 let unit = dim.dimension.unit();
                 let price = price[unit as usize];
+                if price <= 0.0 {
+                    continue; // it takes nothing of this bucket, so that a debt there is not its affair
+                }
                 let (need, level) = (dim.level.need(price, unit == Unit::Requests), dim.level.level(t));
                 own = most(own, dim.level.shortest_wait(level, price));
                 wait = most(wait, dim.level.wait_for(t, level, need + ahead as f64 * dim.level.cost(price)));

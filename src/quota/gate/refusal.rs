@@ -98,7 +98,10 @@ impl Gate {
             }
             // A failure behind the server says nothing of rates, only that it is too early.
             Cause::Rate if verdict.upstream_failure => {}
-            Cause::Rate if judged.new && by_price == 0 => self.learn(t),
+            Cause::Rate if judged.new && by_price == 0 => {
+                self.taught_by = Some(ask.call);
+                self.learn(t);
+            }
             Cause::Rate => {}
         }
         self.failed(now, ticket.ask.call);
@@ -147,9 +150,10 @@ impl Gate {
 
     /// The refusal holds back this call alone, and teaches nothing.
     fn own_affair(&mut self, now: Instant, hint: Option<Duration>, ask: Ask) -> Fate {
-        // What this call's earlier refusals taught is doubtful.
-        self.ceiling.forget();
-        self.blame.rested();
+        if self.taught_by == Some(ask.call) {
+            self.ceiling.forget(); // what this call's own refusals have taught
+            self.blame.rested();
+        }
         let wait = self.cooldown.wait_of_call(hint, ask.refusals.count, &self.config.backoff);
         Fate { closed: false, not_before: add(now, wait), alone: true, own_affair: true, was_probe: false, ask }
     }
