@@ -366,7 +366,7 @@ impl Rule for Gate {
             let prefer_first_attempt = ask.refusals.count >= TWICE && self.first_attempt <= ask.refusals.last_sent;
             return Next::Go(Go { gap: pace.gap, probe: None, prefer_first_attempt });
         }
-        let at = self.probes.window_blocks(now);
+        let at = self.probes.window_blocks(now, self.config.max_wait);
         if at <= now && ahead == 0 {
             return Next::Go(Go { gap: pace.gap, probe: Some(Probe::Window), prefer_first_attempt: true });
         }

@@ -19,6 +19,9 @@ const ARRIVAL: f64 = 0.05;
 const TELLING: f64 = 0.25;
 /// The margin of a call is at most what flows in within this time: 5 s.
 const MARGIN_TIME: f64 = 5.0;
+/// What is owed of a bucket is at most what flows in within this time: a minute. A bucket that fills in a day, or never by its
+/// own figures, would otherwise hold back calls that take nothing of it.
+const DEBT_TIME: f64 = 60.0;
 /// How long a bucket that refused although it had had time to fill explains nothing: a minute.
 const DOUBT: f64 = 60.0;
 
@@ -221,7 +224,7 @@ impl Level {
         (self.spent_then, self.calls_then) = (sent.spent, sent.calls);
         self.full_at = as_of + reset.unwrap_or_else(|| used / self.rate);
         // Less than nothing only where a call in between gave back what it took.
-        self.held = most(self.filled(remaining, as_of, now) - most(0.0, spent - sent.spent), -self.cap);
+        self.held = most(self.filled(remaining, as_of, now) - most(0.0, spent - sent.spent), self.lowest());
         self.at = now;
     }
 
@@ -232,7 +235,12 @@ impl Level {
         least(self.cap, held + others + self.rate * (now - believed))
     }
 
-    /// What the bucket holds; less than nothing when more was sent than it held, but never less than minus one bucket.
+    /// The lowest level: minus one bucket, or minus what flows in within [`DEBT_TIME`] where that is less.
+    fn lowest(&self) -> f64 {
+        -least(self.cap, DEBT_TIME * self.rate)
+    }
+
+    /// What the bucket holds; less than nothing when more was sent than it held, within [bounds](Self::lowest).
     pub(super) fn level(&self, now: f64) -> f64 {
         self.filled(self.held, self.at, now)
     }
@@ -283,13 +291,13 @@ impl Level {
     }
 
     pub(super) fn spend(&mut self, now: f64, price: f64) {
-        self.held = most(self.level(now) - self.cost(price), -self.cap);
+        self.held = most(self.level(now) - self.cost(price), self.lowest());
         self.at = now;
     }
 
     /// A call that took less than its price, or nothing: it was not sent after all, or was rejected unprocessed.
     pub(super) fn give_back(&mut self, price: f64) {
-        self.held = (self.held + price).clamp(-self.cap, self.cap);
+        self.held = least(most(self.held + price, self.lowest()), self.cap);
     }
 
     /// It refused although, by its own figures, it held enough: others take from it.
@@ -339,6 +347,20 @@ fn spread(cap: f64, rate: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_takes_nothing_waits_a_minute_at_most_for_what_others_owe() {
+        let sent = Sent { seq: 1, at: 0.0, spent: 0.0, calls: 1.0 };
+        for (limit, reset) in [(60_000.0, 60.0), (1e9, 86_400.0), (1e308, 1e308)] {
+            let shown = Shown { limit, remaining: 0.0, reset: Some(reset) };
+            let mut level = Level::first(0.0, sent, 0.0, 60.0, shown);
+            for _ in 0..3 {
+                level.spend(0.0, 4e9);
+            }
+            let wait = level.wait_for(0.0, level.level(0.0), level.need(0.0, false));
+            assert!((59.0..=61.0).contains(&wait), "{limit} in {reset} s: {wait}");
+        }
+    }
 
     const MINUTE: f64 = 60.0;
 

@@ -74,12 +74,14 @@ impl Probes {
         self.not_before(now) <= now
     }
 
-    /// The window alone holds a call back: when one may go above it.
-    pub(super) fn window_blocks(&mut self, now: Instant) -> Instant {
+    /// The window alone holds a call back: when one may go above it. A call waits no longer for that than `max_wait`, where
+    /// that is the longer time: a gap may have been as long as the process was suspended.
+    pub(super) fn window_blocks(&mut self, now: Instant, max_wait: Duration) -> Instant {
         let window = &mut self.window;
         let since = *window.blocked.get_or_insert(now);
         let wait = if window.tried {
-            WINDOW_PROBE.max(window.longest_gap * GAPS).saturating_mul(window.factor).min(PROBE_MAX)
+            let longest = max_wait.clamp(WINDOW_PROBE, PROBE_MAX);
+            window.longest_gap.saturating_mul(GAPS).max(WINDOW_PROBE).saturating_mul(window.factor).min(longest)
         } else {
             FIRST_WINDOW_PROBE
         };
@@ -139,22 +141,36 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const MAX_WAIT: Duration = Duration::from_secs(120);
 
     #[test]
     fn window_probes_become_rarer_with_each_refusal_and_with_the_longest_gap() {
         let (start, mut probes) = (Instant::now(), Probes::default());
         probes.admitted(start, None);
-        assert_eq!(probes.window_blocks(start), start + FIRST_WINDOW_PROBE);
+        assert_eq!(probes.window_blocks(start, MAX_WAIT), start + FIRST_WINDOW_PROBE);
         let first = start + FIRST_WINDOW_PROBE;
         probes.admitted(first, Some(Probe::Window));
-        assert_eq!(probes.window_blocks(first), first + 5 * SECOND);
+        assert_eq!(probes.window_blocks(first, MAX_WAIT), first + 5 * SECOND);
         for factor in [2, 4, 8, 8] {
             probes.window_probe_refused();
-            assert_eq!(probes.window_blocks(first), first + 5 * factor * SECOND);
+            assert_eq!(probes.window_blocks(first, MAX_WAIT), first + 5 * factor * SECOND);
         }
         // An ordinary admission 10 s after the queue was blocked: twice that is longer than 5 s.
         probes.admitted(start + 10 * SECOND, None);
-        assert_eq!(probes.window_blocks(start + 10 * SECOND), start + 30 * SECOND);
+        assert_eq!(probes.window_blocks(start + 10 * SECOND, MAX_WAIT), start + 30 * SECOND);
+    }
+
+    #[test]
+    fn no_window_probe_is_waited_for_longer_than_max_wait_whatever_the_longest_gap_was() {
+        let (start, mut probes) = (Instant::now(), Probes::default());
+        probes.window_blocks(start, MAX_WAIT);
+        probes.admitted(start, Some(Probe::Window));
+        probes.window_blocks(start, MAX_WAIT);
+        let later = start + 3_600 * SECOND; // the clock has jumped
+        probes.admitted(later, None);
+        assert_eq!(probes.window_blocks(later, MAX_WAIT), later + MAX_WAIT);
+        assert_eq!(probes.window_blocks(later, SECOND), later + WINDOW_PROBE);
+        assert_eq!(probes.window_blocks(later, 3_600 * SECOND), later + PROBE_MAX);
     }
 
     #[test]
@@ -177,7 +193,7 @@ mod tests {
         probes.admitted(start, Some(Probe::Closed));
         assert!(!probes.may_go(start + SECOND / 2));
         assert!(probes.may_go(start + SECOND));
-        assert_eq!(probes.window_blocks(start), start + SECOND);
+        assert_eq!(probes.window_blocks(start, MAX_WAIT), start + SECOND);
         assert_eq!(probes.levels_block(start, Duration::ZERO), (start + SECOND, true));
     }
 }

@@ -33,6 +33,8 @@ const ANSWER_MAX: Duration = secs(3);
 const PATIENCE: Duration = secs(30);
 /// The shortest longest wait for a window probe.
 const WINDOW_PROBE: Duration = secs(5);
+/// What others owe of a bucket holds back a call for at most this.
+const DEBT_TIME: Duration = secs(60);
 /// The longest wait for a probe of a closed key.
 const PROBE_MAX: Duration = secs(600);
 
@@ -226,7 +228,7 @@ impl Plan {
     /// Within how long all calls end: each of them is at the head of its class once, and is sent so often at most.
     fn bound(&self) -> Duration {
         let attempts = 1 + 2 * RETRIES; // refused probes cost no retry, up to as many as there are retries
-        let wait = secs(self.max_wait).max(WINDOW_PROBE) + BACKOFF_MAX + SPREAD_MAX + ANSWER_MAX + PATIENCE;
+        let wait = secs(self.max_wait).max(WINDOW_PROBE) + DEBT_TIME + BACKOFF_MAX + SPREAD_MAX + ANSWER_MAX + PATIENCE;
         let calls = u32::try_from(self.callers.len()).unwrap();
         let jumps: u64 = self.jumps.iter().map(|(_, by)| by).sum();
         secs(120 + jumps) + wait * attempts * calls
