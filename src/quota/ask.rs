@@ -18,7 +18,7 @@ pub(crate) struct Ask {
     pub(crate) call: u64,
     pub(crate) cost: Cost,
     /// What the server has told in a refusal that this call takes of a unit.
-    told: Option<(Unit, f64)>,
+    told: Option<(Unit, f32)>,
     pub(crate) refusals: Refusals,
 }
 
@@ -36,13 +36,13 @@ impl Ask {
 
     /// The server has told what this call takes of a unit.
     pub(super) fn price_told(&mut self, unit: Unit, price: f64) {
-        self.told = Some((unit, price.clamp(0.0, TOKENS_MAX)));
+        self.told = Some((unit, price.clamp(0.0, TOKENS_MAX) as f32)); // small: each waiter has one
     }
 
     /// What the call takes, as far as estimates have proved right.
     pub(super) fn price(&self, correction: &Correction) -> Price {
         UNITS.map(|unit| match self.told {
-            Some((told, price)) if told == unit => price,
+            Some((told, price)) if told == unit => price.into(),
             _ if !is_estimated(unit) => self.cost.of(unit),
             _ if !self.cost.is_known() => correction.mean(),
             _ => self.cost.of(unit) * correction.factor(),

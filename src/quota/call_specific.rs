@@ -29,14 +29,14 @@ pub(crate) struct Refusals {
     pub(crate) count: u32,
     /// The last call of the key that had been sent when the latest refusal came.
     pub(crate) last_sent: u64,
-    /// The same for the refusal before that.
-    before: Option<u64>,
+    /// The same for the refusal before that, or for this one if it is the first.
+    before: u64,
 }
 
 impl Refusals {
     /// One more, when the last call sent was this one.
     pub(super) fn add(&mut self, last_sent: u64) {
-        self.before = (self.count > 0).then_some(self.last_sent);
+        self.before = if self.count > 0 { self.last_sent } else { last_sent };
         self.count = self.count.saturating_add(1);
         self.last_sent = last_sent;
     }
@@ -74,7 +74,7 @@ impl CallSpecific {
     pub(super) fn refused(&mut self, now: Instant, before: Refusals) -> bool {
         self.in_a_row = self.in_a_row.saturating_add(1);
         let Some((latest, sent)) = self.success.filter(|_| self.in_a_row <= FEW) else { return false };
-        let contradicted = before.count > 0 && latest > before.before.unwrap_or(before.last_sent);
+        let contradicted = before.count > 0 && latest > before.before;
         let known = self.share >= SOME;
         if contradicted && latest > self.contradicted_by {
             self.contradicted_by = latest;
