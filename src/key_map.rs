@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use crate::call::QuotaKey;
+use crate::request::QuotaKey;
 
 /// Each new key pays for so many looks at keys that turn out to be in use; what is not needed is saved up.
 const LOOKS: usize = 8;

@@ -68,7 +68,6 @@ mod trace;
 mod trace;
 
 // The name that modules beside this one still use.
-use request as call;
 
 pub use body::ResponseBody;
 pub use buffer::{BufferBodyLayer, BufferedBody};

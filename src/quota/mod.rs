@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::call::QuotaKey;
+use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
 use crate::room::{Closed, Place, Room};
 pub(crate) use ask::Ask;

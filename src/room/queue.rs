@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Place;
-use crate::call::Priority;
+use crate::request::Priority;
 
 /// How long a waiter that was woken may take to come before the next one is called: 20 ms.
 pub(crate) const CLAIM: Duration = Duration::from_millis(20);
