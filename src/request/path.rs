@@ -52,7 +52,8 @@ pub(crate) fn resource(path: &str) -> Option<&str> {
 
 /// All that follows a mark in a path.
 fn rest_behind<'a>(path: &'a str, mark: &str) -> Option<&'a str> {
-    path.split_once(mark).map(|(_, rest)| rest).filter(|rest| !rest.is_empty())
+    let at = memchr::memmem::find(path.as_bytes(), mark.as_bytes())?;
+    Some(&path[at + mark.len()..]).filter(|rest| !rest.is_empty())
 }
 
 /// At most so many segments behind a mark.

@@ -128,7 +128,7 @@ fn main() {
             "a typical 429: verdict",
             nanos(|| drop(black_box(Verdict::of_at(status, &all, body, now)))),
             "ns",
-            Some(3e3),
+            Some(1e4),
         ),
         Row("the same: serde_json::Value, type, retry-after", nanos(|| drop(black_box(naive(&all, body)))), "ns", None),
         Row(
