@@ -3,8 +3,9 @@
 //! A request that can never fit may be refused in the words of a rate limit. Callers of such requests must not hold back
 //! the others of their key. A refusal is *contradicted* when calls succeed that were sent after this call's last refusal, or
 //! after the one before if it was refused in between, too: successes take longer than refusals. A contradicted refusal is its
-//! call's own affair, unless that has not happened of late. A first refusal is its call's own affair when most refused calls of late turned out to be so, and calls
-//! that were sent a moment ago succeed. Many refusals in a row, without a success in between, are nobody's own affair.
+//! call's own affair, unless that has not happened of late. A first refusal is its call's own affair when most refused calls
+//! of late turned out to be so, and successes go on. Many refusals in a row are nobody's own affair, unless successes go on:
+//! several callers of such requests together are refused more often than the others succeed.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const WEIGHT: f64 = 0.2;
 const SOME: f64 = 0.15;
 /// From this share on, first refusals are taken for their calls' own affair.
 const MOST: f64 = 0.5;
-/// So many refusals in a row, without a success in between, may be their calls' own affair.
+/// So many refusals in a row, without a success in between, may be their calls' own affair; more if successes go on.
 const FEW: u32 = 3;
 /// Successes go on when a call has succeeded that was sent so many times the usual answer's time ago, or later ...
 const FLOWING: u32 = 2;
@@ -73,7 +74,11 @@ impl CallSpecific {
     /// A call was refused. Whether that is its own affair.
     pub(super) fn refused(&mut self, now: Instant, before: Refusals) -> bool {
         self.in_a_row = self.in_a_row.saturating_add(1);
-        let Some((latest, sent)) = self.success.filter(|_| self.in_a_row <= FEW) else { return false };
+        let Some((latest, sent)) = self.success else { return false };
+        let flowing = sent + FLOWING_MIN.max(self.took * FLOWING) >= now;
+        if self.in_a_row > FEW && !flowing {
+            return false;
+        }
         let contradicted = before.count > 0 && latest > before.before;
         let known = self.share >= SOME;
         if contradicted && latest > self.contradicted_by {
@@ -83,7 +88,12 @@ impl CallSpecific {
         if before.count > 0 {
             return contradicted && known;
         }
-        self.share >= MOST && sent + FLOWING_MIN.max(self.took * FLOWING) >= now
+        self.are_most() && flowing
+    }
+
+    /// Whether most refusals of late were their calls' own affair.
+    pub(super) fn are_most(&self) -> bool {
+        self.share >= MOST
     }
 
     fn saw(&mut self, own: bool) {
@@ -152,10 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn many_refusals_in_a_row_are_nobodys_own_affair() {
-        let (now, mut calls) = after(10);
-        let own: Vec<_> = (0..5).map(|_| calls.refused(now, Refusals::default())).collect();
-        assert_eq!(own, [true, true, true, false, false]);
+    fn many_refusals_in_a_row_are_nobodys_own_affair_unless_successes_go_on() {
+        for (wait, expected) in [(0, [true; 5]), (2, [true, true, true, false, false])] {
+            let (now, mut calls) = after(10);
+            let own = [(); 5].map(|()| calls.refused(now + wait * SECOND, once(100)));
+            assert_eq!(own, expected, "{wait} s after the last success");
+        }
     }
 
     #[test]

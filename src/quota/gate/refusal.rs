@@ -150,8 +150,9 @@ impl Gate {
 
     /// The refusal holds back this call alone, and teaches nothing.
     fn own_affair(&mut self, now: Instant, hint: Option<Duration>, ask: Ask) -> Fate {
-        if self.taught_by == Some(ask.call) {
-            self.ceiling.forget(); // what this call's own refusals have taught
+        // What this call's own refusals have taught, or those of another such call that may be gone.
+        if self.taught_by.take_if(|call| *call == ask.call || self.call_specific.are_most()).is_some() {
+            self.ceiling.forget();
             self.blame.rested();
         }
         let wait = self.cooldown.wait_of_call(hint, ask.refusals.count, &self.config.backoff);
