@@ -44,39 +44,34 @@
 //! `ServiceBuilder` makes the compiler say which bound is missing.
 
 mod backoff;
-mod body;
-pub mod buffer;
 pub mod classify;
 pub mod dialect;
+mod event;
 mod key_map;
 pub mod limit;
 pub mod quota;
 #[cfg(doctest)]
 mod readme;
-mod refusal;
-mod replay;
-mod report;
 mod request;
 mod response;
 pub mod retry;
-mod room;
 mod time;
 #[cfg(feature = "tracing")]
 mod trace;
 #[cfg(not(feature = "tracing"))]
 #[path = "trace_off.rs"]
 mod trace;
+mod wait_queue;
 
-// The name that modules beside this one still use.
-
-pub use body::ResponseBody;
-pub use buffer::{BufferBodyLayer, BufferedBody};
 pub use classify::{RateLimitSnapshot, Verdict};
 pub use dialect::Dialect;
+pub use event::Event;
 pub use limit::{ConcurrencyLimit, ConcurrencyLimitLayer, LimitHandle, ReleaseAt};
 pub use quota::Quotas;
-pub use refusal::{Reason, Refusal};
-pub use replay::{ByClone, CloneBody, CloneWith, NoClone};
-pub use report::Event;
 pub use request::{Cost, Deadline, NoRetry, Priority, QuotaKey, ResendCount, pool};
+pub use response::body::ResponseBody;
+pub use response::buffer;
+pub use response::buffer::{BufferBodyLayer, BufferedBody};
+pub use response::rejection::{Reason, Refusal};
+pub use retry::clone_body::{ByClone, CloneBody, CloneWith, NoClone};
 pub use retry::{RetryInfo, RetryOn, RetryOn429, RetryOn429Layer, StopReason, TokenEstimator};

@@ -3,11 +3,11 @@
 use tokio::time::Instant;
 
 use crate::classify::Verdict;
+use crate::event::Event;
 use crate::quota::Gate;
-use crate::refusal::Refusal;
-use crate::report::Event;
+use crate::response::rejection::Refusal;
 use crate::retry::StopReason;
-use crate::room::Room;
+use crate::wait_queue::Room;
 
 /// A call begins to wait: why, and until when if that is known.
 pub(crate) fn waiting(gate: &Room<Gate>) {

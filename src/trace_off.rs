@@ -1,11 +1,11 @@
 //! Without the feature `tracing`: nothing is told.
 
 use crate::classify::Verdict;
+use crate::event::Event;
 use crate::quota::Gate;
-use crate::refusal::Refusal;
-use crate::report::Event;
+use crate::response::rejection::Refusal;
 use crate::retry::StopReason;
-use crate::room::Room;
+use crate::wait_queue::Room;
 
 pub(crate) fn waiting(_: &Room<Gate>) {}
 

@@ -1,8 +1,10 @@
 //! What the codes of a refusal mean: by the lists of the dialects, else by the words in them.
 
-use super::Kind::{self, Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
-use super::Scope::{self, Concurrent, DailyRequests, DailyTokens, InputTokens, OutputTokens, Requests, Tokens};
-use super::body;
+use crate::classify::Kind::{self, Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
+use crate::classify::Scope::{
+    self, Concurrent, DailyRequests, DailyTokens, InputTokens, OutputTokens, Requests, Tokens,
+};
+use crate::classify::body;
 use crate::dialect::Dialect;
 
 /// What a code means: its kind, and the limit it names, if it names one.

@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 
-use super::headers::{self, BucketSnapshot, RateLimitSnapshot};
-use super::{Dimension, HintSource, Scope, duration};
+use super::{Dimension, HintSource, Scope};
+use crate::classify::headers::{self, BucketSnapshot, RateLimitSnapshot};
+use crate::classify::parse::duration;
 
 /// When the headers alone say to come back, counted from the answer: `retry-after-ms` and its kin, else `retry-after`.
 ///

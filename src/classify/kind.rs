@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::body::ErrorBody;
-use super::codes::{self, Codes};
-use super::wording::Wording;
 use super::{Kind, Scope};
+use crate::classify::body::ErrorBody;
+use crate::classify::codes::{self, Codes};
+use crate::classify::message::Wording;
 
 /// A limit that comes back before this is a rate; one that takes as long is a quota.
 const QUOTA_FROM: Duration = Duration::from_secs(3600);

@@ -5,30 +5,18 @@
 
 mod body;
 mod codes;
-mod date;
-mod dimension;
-mod duration;
-mod fields;
-mod figures;
 mod headers;
 mod hint;
 mod kind;
-mod lenient;
-mod number;
-mod phrase_list;
-mod phrases;
+mod message;
+mod parse;
 mod rules;
-mod spent;
-mod time_unit;
-mod unknown_fields;
-mod windows;
-mod wording;
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
-pub use dimension::{Dimension, Unit};
+pub use headers::dimension::{Dimension, Unit};
 pub use headers::{BucketSnapshot, MAX_DIMENSIONS, RateLimitSnapshot};
 pub use hint::{retry_after, should_retry};
 

@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
-use super::body::ErrorBody;
-use super::codes::{self, Codes};
-use super::headers::{self, RateLimitSnapshot};
-use super::hint::{self, Stated};
-use super::kind::Said;
-use super::windows::Windows;
-use super::wording::Wording;
 use super::{Evidence, Kind, Scope, Verdict, reads_body};
+use crate::classify::body::ErrorBody;
+use crate::classify::codes::{self, Codes};
+use crate::classify::headers::windows::Windows;
+use crate::classify::headers::{self, RateLimitSnapshot};
+use crate::classify::hint::{self, Stated};
+use crate::classify::kind::Said;
+use crate::classify::message::Wording;
 use crate::dialect::Dialect;
 
 /// The verdict on an answer. `clock` is asked only for what the answer's own `date` cannot tell.

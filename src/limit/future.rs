@@ -14,12 +14,12 @@ use tower_service::Service;
 
 use super::ReleaseAt;
 use super::layer::Config;
-use super::places::Places;
-use crate::body::{Held, ResponseBody};
+use super::policy::Places;
 use crate::quota::{Admitted, Clearance};
-use crate::refusal::{Reason, Refusal};
-use crate::room::{Bound, Bounds, Outcome, Place, Room, Slot, Waiting};
+use crate::response::body::{Held, ResponseBody};
+use crate::response::rejection::{Reason, Refusal};
 use crate::trace;
+use crate::wait_queue::{Bound, Bounds, Outcome, Place, Room, Slot, Waiting};
 
 pin_project! {
     /// The future of [`ConcurrencyLimit`](super::ConcurrencyLimit).

@@ -8,13 +8,13 @@ use http::Request;
 use tower_layer::Layer;
 
 use super::ReleaseAt;
-use super::places::Places;
+use super::policy::Places;
 use super::service::ConcurrencyLimit;
 use crate::key_map::{KeyMap, Standing};
 use crate::quota::Admitted;
-use crate::refusal::{Refusal, RefuseWith};
 use crate::request::QuotaKey;
-use crate::room::{DEFAULT_LEND_UNREAD_AFTER, Room};
+use crate::response::rejection::{Refusal, RefuseWith};
+use crate::wait_queue::{DEFAULT_LEND_UNREAD_AFTER, Room};
 
 /// A limit per key remembers at most so many keys unless [`max_keys`](ConcurrencyLimitLayer::max_keys) says otherwise:
 /// 10,240. The idle key that was used longest ago is forgotten first, one in use never.

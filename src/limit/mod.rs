@@ -57,10 +57,10 @@
 
 mod future;
 mod layer;
-mod places;
+mod policy;
 mod service;
 
-pub use crate::room::DEFAULT_LEND_UNREAD_AFTER;
+pub use crate::wait_queue::DEFAULT_LEND_UNREAD_AFTER;
 pub use layer::{ConcurrencyLimitLayer, LimitHandle, MAX_LIMIT_KEYS};
 pub use service::ConcurrencyLimit;
 

@@ -11,10 +11,10 @@ use tower_service::Service;
 
 use super::ConcurrencyLimitLayer;
 use super::future::{Plan, ResponseFuture};
-use crate::body::ResponseBody;
 use crate::quota::Admitted;
 use crate::request::{Deadline, next_number};
-use crate::room::{Bounds, Entry, Place, Slot};
+use crate::response::body::ResponseBody;
+use crate::wait_queue::{Bounds, Entry, Place, Slot};
 
 /// The service of a [`ConcurrencyLimitLayer`].
 #[derive(Debug, Clone)]

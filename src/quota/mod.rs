@@ -16,17 +16,8 @@
 //! * `account`: keys that share a plan, and what is known of it
 
 mod account;
-mod ask;
-mod blame;
-mod call_specific;
-mod ceiling;
-mod cooldown;
-mod correction;
-mod gate;
-mod level;
-mod probe;
+mod controller;
 mod registry;
-mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,10 +27,8 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
-use crate::room::{Closed, Place, Room};
-pub(crate) use ask::Ask;
-pub(crate) use gate::{Gate, News, Ticket};
-pub(crate) use probe::Probe;
+use crate::wait_queue::{Closed, Place, Room};
+pub(crate) use controller::{Ask, Gate, News, Probe, Ticket};
 pub(crate) use registry::{Found, Member, Origin};
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
 
@@ -110,15 +99,4 @@ impl Admitted {
     pub(crate) fn closed_by(&self) -> Option<Arc<ErrorReply>> {
         self.gate.look(Gate::closed_by)
     }
-}
-
-/// The smaller of two numbers, the first unless the second is smaller. `f64::min` asks beside that whether one of them is
-/// none; that is never so here, and this is on every call's path.
-const fn least(one: f64, other: f64) -> f64 {
-    if other < one { other } else { one }
-}
-
-/// The larger of two numbers, the first unless the second is larger.
-const fn most(one: f64, other: f64) -> f64 {
-    if other > one { other } else { one }
 }

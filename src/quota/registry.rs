@@ -12,7 +12,7 @@ use crate::dialect::Dialect;
 use crate::key_map::{KeyMap, Standing};
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
-use crate::room::Room;
+use crate::wait_queue::Room;
 
 /// At most so many keys are remembered unless [`max_keys`](crate::RetryOn429Layer::max_keys) says otherwise: 10,240. A
 /// forgotten key behaves as new.

@@ -11,8 +11,8 @@ use crate::quota::{Gate, Ticket};
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
 use crate::response::stream_errors::BodyErrors;
-use crate::room::Room;
 use crate::trace;
+use crate::wait_queue::Room;
 
 /// What goes with a body to judge its errors: the call's key and account, and the head of its answer where the user judges.
 pub(super) struct InBody {

@@ -9,18 +9,18 @@ use http::{HeaderValue, Method, Request, Response, header::HeaderName};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::decide::{Class, Spent, may_sleep};
 use super::info::{RetryInfo, StopReason};
 use super::layer::Shared;
+use super::policy::{Class, Spent, may_sleep};
 use crate::backoff;
-use crate::body::ResponseBody;
 use crate::classify::Verdict;
 use crate::quota::{Admitted, Ask, Clearance, Gate, Ticket};
-use crate::refusal::{Reason, Refusal};
-use crate::replay::CloneBody;
 use crate::request::{QuotaKey, ResendCount};
-use crate::room::{Bounds, Entry, Place, Room, Slot, Waiting};
+use crate::response::body::ResponseBody;
+use crate::response::rejection::{Reason, Refusal};
+use crate::retry::clone_body::CloneBody;
 use crate::trace;
+use crate::wait_queue::{Bounds, Entry, Place, Room, Slot, Waiting};
 
 pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 

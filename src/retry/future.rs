@@ -20,15 +20,15 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::answer::Answer;
 use super::call::{Again, Call};
-use crate::body::{ReadAhead, ResponseBody};
+use super::outcome::Answer;
 use crate::quota::Gate;
-use crate::refusal::{Reason, Refusal};
-use crate::replay::CloneBody;
+use crate::response::body::{ReadAhead, ResponseBody};
+use crate::response::rejection::{Reason, Refusal};
 use crate::response::stream_errors::first_event;
-use crate::room::{Bound, Outcome, Waiting};
+use crate::retry::clone_body::CloneBody;
 use crate::trace;
+use crate::wait_queue::{Bound, Outcome, Waiting};
 
 /// Of an error body so much is read for its verdict: 64 KiB.
 pub const ERROR_BODY_MAX: usize = 64 << 10;

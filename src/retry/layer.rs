@@ -8,18 +8,18 @@ use http::{HeaderName, request, response};
 use tower_layer::Layer;
 
 use super::budget::Budget;
-use super::decide::{Allowed, RetryOn};
+use super::policy::{Allowed, RetryOn};
 use super::service::RetryOn429;
 use crate::backoff::Backoff;
 use crate::classify::Verdict;
 use crate::dialect::Dialect;
+use crate::event::Event;
 use crate::limit::ReleaseAt;
 use crate::quota::{GateConfig, Quotas};
-use crate::refusal::{Refusal, RefuseWith};
-use crate::replay::{ByClone, CloneWith, NoClone};
-use crate::report::Event;
 use crate::request::{Cost, QuotaKey};
-use crate::room::DEFAULT_LEND_UNREAD_AFTER;
+use crate::response::rejection::{Refusal, RefuseWith};
+use crate::retry::clone_body::{ByClone, CloneWith, NoClone};
+use crate::wait_queue::DEFAULT_LEND_UNREAD_AFTER;
 
 type KeyOf = Arc<dyn Fn(&request::Parts) -> Option<QuotaKey> + Send + Sync>;
 type OnEvent = Arc<dyn Fn(QuotaKey, &Event) + Send + Sync>;

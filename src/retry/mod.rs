@@ -67,22 +67,23 @@
 //! come at once. Nothing is spawned. A client may be shared by several runtimes, such as one for each worker: a key has a
 //! timer in each runtime that has waiting calls, so a runtime that blocks or is not driven delays only its own calls.
 
-mod answer;
 mod body_errors;
 mod budget;
 mod call;
-mod decide;
+pub(crate) mod clone_body;
+mod context;
 mod future;
-mod identify;
 mod info;
 mod layer;
+mod outcome;
+mod policy;
 mod service;
-mod tell;
+mod updates;
 
 pub use crate::backoff::{DEFAULT_BACKOFF, DEFAULT_MAX_BACKOFF};
 pub use budget::{BUDGET_CALLS, BUDGET_MAX, BUDGET_PER_SECOND};
-pub use decide::{DEFAULT_MAX_OTHER_RETRIES, DEFAULT_MAX_RETRIES, DEFAULT_MAX_SLEEP, RetryOn};
 pub use future::{ERROR_BODY_MAX, ERROR_BODY_TIME};
 pub use info::{RetryInfo, StopReason};
 pub use layer::{RetryOn429Layer, TokenEstimator};
+pub use policy::{DEFAULT_MAX_OTHER_RETRIES, DEFAULT_MAX_RETRIES, DEFAULT_MAX_SLEEP, RetryOn};
 pub use service::RetryOn429;

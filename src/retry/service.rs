@@ -11,8 +11,8 @@ use tower_service::Service;
 use super::call::{Call, Entrance};
 use super::future::{ResponseFuture, State};
 use super::layer::Shared;
-use crate::body::ResponseBody;
-use crate::replay::{ByClone, CloneBody};
+use crate::response::body::ResponseBody;
+use crate::retry::clone_body::{ByClone, CloneBody};
 
 /// The service of a [`RetryOn429Layer`](super::RetryOn429Layer).
 #[derive(Debug, Clone)]

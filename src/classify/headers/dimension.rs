@@ -1,0 +1,139 @@
+//! Which bucket, and what of it, the name of a rate-limit header means.
+
+/// What a bucket counts, and over which window where its name says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dimension {
+    /// Requests. The window is the server's own: a minute with most, a day with Groq and some of OpenAI's models.
+    Requests,
+    /// Tokens, in and out.
+    Tokens,
+    /// Input tokens.
+    InputTokens,
+    /// Output tokens.
+    OutputTokens,
+    /// Requests of a project.
+    ProjectRequests,
+    /// Tokens of a project.
+    ProjectTokens,
+    /// Tokens that are billed by use.
+    UsageBasedTokens,
+    /// Requests an hour.
+    RequestsPerHour,
+    /// Tokens an hour.
+    TokensPerHour,
+    /// Requests a day.
+    RequestsPerDay,
+    /// Tokens a day.
+    TokensPerDay,
+    /// What `x-ratelimit-limit` or the IETF's `ratelimit` count when they do not say what: requests.
+    Unnamed,
+}
+
+/// What one step of a bucket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unit {
+    /// A request.
+    Requests,
+    /// A token, in or out.
+    Tokens,
+    /// An input token.
+    InputTokens,
+    /// An output token.
+    OutputTokens,
+}
+
+impl Dimension {
+    /// What this bucket counts.
+    pub const fn unit(self) -> Unit {
+        match self {
+            Self::Requests | Self::ProjectRequests | Self::RequestsPerHour | Self::RequestsPerDay | Self::Unnamed => {
+                Unit::Requests
+            }
+            Self::InputTokens => Unit::InputTokens,
+            Self::OutputTokens => Unit::OutputTokens,
+            Self::Tokens | Self::ProjectTokens | Self::UsageBasedTokens | Self::TokensPerHour | Self::TokensPerDay => {
+                Unit::Tokens
+            }
+        }
+    }
+}
+
+/// What of a bucket a header tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Limit,
+    Remaining,
+    Reset,
+    /// The IETF draft's `ratelimit`, which says all in one.
+    Structured,
+    /// The IETF draft's `ratelimit-policy`, of which only the limit is read.
+    Policy,
+}
+
+#[inline]
+pub(crate) fn bucket_of(name: &[u8]) -> Option<(Dimension, Part)> {
+    // A cheap look first: nearly all headers are of no interest.
+    let rest = match *name.first()? {
+        b'x' => name.strip_prefix(b"x-ratelimit-").or_else(|| name.strip_prefix(b"x-rate-limit-"))?,
+        b'r' => match name.strip_prefix(b"ratelimit")? {
+            b"" => return Some((Dimension::Unnamed, Part::Structured)),
+            b"-policy" => return Some((Dimension::Unnamed, Part::Policy)),
+            rest => rest.strip_prefix(b"-")?,
+        },
+        b'a' => name.strip_prefix(b"anthropic-ratelimit-")?,
+        _ => return None,
+    };
+    // OpenAI's six, which are on each of its answers, without looking at each of their words.
+    let (part, counts) = match *rest.get(2)? {
+        b'm' if rest[0] == b'l' => (Part::Limit, rest.strip_prefix(b"limit-")),
+        b'm' => (Part::Remaining, rest.strip_prefix(b"remaining-")),
+        _ => (Part::Reset, rest.strip_prefix(b"reset-")),
+    };
+    match counts {
+        Some(b"requests") => Some((Dimension::Requests, part)),
+        Some(b"tokens") => Some((Dimension::Tokens, part)),
+        _ => by_words(rest),
+    }
+}
+
+/// Any order of the words: `limit-tokens-minute`, `input-tokens-remaining`, `reset-tokens-per-day`. One word that is not
+/// known makes the header unknown: better no bucket than a wrong one.
+fn by_words(rest: &[u8]) -> Option<(Dimension, Part)> {
+    let (mut part, mut unit, mut project, mut usage, mut window) = (None, None, false, false, 0);
+    let mut direction = None;
+    for word in rest.split(|b| matches!(b, b'-' | b'_')) {
+        match word {
+            b"limit" => part = Some(Part::Limit),
+            b"remaining" => part = Some(Part::Remaining),
+            b"reset" => part = Some(Part::Reset),
+            b"requests" | b"request" | b"req" => unit = Some(Unit::Requests),
+            b"tokens" | b"token" => unit = Some(Unit::Tokens),
+            b"input" | b"prompt" => direction = Some(Unit::InputTokens),
+            b"output" | b"generated" | b"completion" => direction = Some(Unit::OutputTokens),
+            b"project" => project = true,
+            b"usage" | b"based" => usage = true,
+            b"hour" => window = 3600,
+            b"day" => window = 86_400,
+            b"per" | b"minute" | b"after" => {}
+            _ => return None,
+        }
+    }
+    let dimension = match (unit, direction, project, usage, window) {
+        (None, None, false, false, 0) => Dimension::Unnamed,
+        (Some(Unit::Requests), None, false, false, 0) => Dimension::Requests,
+        (Some(Unit::Requests), None, false, false, 3600) => Dimension::RequestsPerHour,
+        (Some(Unit::Requests), None, false, false, 86_400) => Dimension::RequestsPerDay,
+        (Some(Unit::Requests), None, true, false, 0) => Dimension::ProjectRequests,
+        (Some(Unit::Tokens), None, false, false, 0) => Dimension::Tokens,
+        (Some(Unit::Tokens), None, false, false, 3600) => Dimension::TokensPerHour,
+        (Some(Unit::Tokens), None, false, false, 86_400) => Dimension::TokensPerDay,
+        (Some(Unit::Tokens), None, true, false, 0) => Dimension::ProjectTokens,
+        (Some(Unit::Tokens), None, false, true, 0) => Dimension::UsageBasedTokens,
+        (Some(Unit::Tokens), Some(Unit::InputTokens), false, false, 0) => Dimension::InputTokens,
+        (Some(Unit::Tokens), Some(Unit::OutputTokens), false, false, 0) => Dimension::OutputTokens,
+        _ => return None,
+    };
+    Some((dimension, part?))
+}

@@ -1,0 +1,160 @@
+//! Finds the phrases of [`PHRASES`] in a message, in one pass.
+
+use std::sync::LazyLock;
+
+use crate::classify::Scope;
+use crate::classify::message::phrase_list::PHRASES;
+
+/// What a phrase tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Sign {
+    /// The account's plan, budget or balance is used up.
+    Account,
+    /// A quota is used up that may be one model's; unless the message states that it comes back soon.
+    Stop,
+    /// The same, unless the message also names a short window or states a delay, or a code speaks of a rate.
+    StopWeak,
+    /// Money that may be used up: a balance, credits.
+    Money,
+    /// What a plan allows, which may be used up.
+    Allowance,
+    /// Something is used up.
+    Spent,
+    /// A window of a week or a month.
+    Month,
+    /// The same, if what is limited follows: `monthly token quota`, but not `monthly plan`.
+    Periodic,
+    /// The limit of a plan's hours, if a number stands before: `5-hour limit`.
+    PlanHours,
+    /// Only looks like one of the others.
+    Nothing,
+    /// The server has no capacity.
+    Overload,
+    /// Too many calls at once.
+    Concurrent,
+    /// The request alone is larger than its limit.
+    TooLarge,
+    /// Some rate was too high.
+    Rate,
+    /// The server failed.
+    ServerFault,
+    /// A window of a day.
+    Daily,
+    /// What waits in batches.
+    Enqueued,
+    /// A window follows.
+    Per,
+    /// A short window: `this minute`.
+    This,
+    /// The name of what is counted follows.
+    LimitType,
+    /// What is counted; its window may follow.
+    Unit(Scope),
+    /// What is counted, its window included.
+    Short(Scope),
+    /// A delay or a date follows.
+    Delay,
+    /// A delay stands before.
+    DelayBefore,
+    /// The limit's size follows.
+    Limit,
+    /// What was in use follows.
+    Used,
+    /// What the request asked for follows.
+    Requested,
+    /// What was in use and the limit follow.
+    Pair,
+    /// A model's name follows.
+    Model,
+    /// A model's name stands before.
+    ModelBefore,
+}
+
+/// A phrase, its second byte beside it: that rules most out without a look at the phrase.
+type Phrase = (u8, &'static [u8], Sign);
+
+/// The phrases that begin with each byte, the longer before the shorter.
+static INDEX: LazyLock<Vec<Vec<Phrase>>> = LazyLock::new(|| {
+    let mut index = vec![Vec::new(); 256];
+    for (sign, phrases) in PHRASES {
+        for phrase in *phrases {
+            let phrase = phrase.as_bytes();
+            index[usize::from(phrase[0])].push((phrase[1], phrase, *sign));
+        }
+    }
+    for phrases in &mut index {
+        phrases.sort_by_key(|(_, phrase, _)| std::cmp::Reverse(phrase.len()));
+    }
+    index
+});
+
+/// Calls `found` with each phrase's sign, and where it begins and ends, in a text and what [`normalize`] made of it.
+pub(crate) fn scan(text: &[u8], plain: &[u8], mut found: impl FnMut(Sign, usize, usize)) {
+    let index = &*INDEX;
+    let mut at = 0;
+    while let Some(&byte) = plain.get(at) {
+        let here = &plain[at..];
+        // Within a name such as `UserConcurrentRequests` only what tells of calls at once is looked for.
+        let inside = at > 0 && byte.is_ascii_alphanumeric() && plain[at - 1].is_ascii_alphanumeric();
+        let second = here.get(1).copied().unwrap_or_default();
+        let mut phrases = index[usize::from(byte)].iter();
+        if let Some((_, phrase, sign)) = phrases.find(|(known, phrase, _)| *known == second && here.starts_with(phrase))
+            && (!inside || *sign == Sign::Concurrent)
+        {
+            found(*sign, at, at + phrase.len());
+        }
+        // On to the next word; letters beyond ASCII are words of their own, as Chinese has no blanks.
+        at += next_word(&text[at..]);
+    }
+}
+
+/// How far it is to the next word, or to the next capital within one.
+fn next_word(text: &[u8]) -> usize {
+    let goes_on = |pair: &[u8]| {
+        let hump = pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
+        pair[0].is_ascii_alphanumeric() && pair[1].is_ascii_alphanumeric() && !hump
+    };
+    1 + text.windows(2).take_while(|pair| goes_on(pair)).count()
+}
+
+/// Lower case, and blanks for line ends, `-` and `_`, so that offsets stay those of `text`.
+pub(crate) fn normalize(text: &str) -> Vec<u8> {
+    let blank = |b: u8| matches!(b, b'\n' | b'\r' | b'\t' | b'-' | b'_');
+    text.bytes().map(|b| if blank(b) { b' ' } else { b.to_ascii_lowercase() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<(Sign, &str)> {
+        let mut signs = Vec::new();
+        scan(text.as_bytes(), &normalize(text), |sign, start, end| signs.push((sign, &text[start..end])));
+        signs
+    }
+
+    #[test]
+    fn each_phrase_is_listed_once_and_can_be_found() {
+        let mut all: Vec<_> = PHRASES.iter().flat_map(|(_, phrases)| *phrases).collect();
+        for phrase in &all {
+            assert!(normalize(phrase) == phrase.as_bytes(), "{phrase}");
+        }
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count, "a phrase stands in two places");
+    }
+
+    #[test]
+    fn the_longest_phrase_at_a_word_counts() {
+        assert_eq!(found("Rate-limit hit"), [(Sign::Rate, "Rate-limit"), (Sign::Limit, "limit")]);
+        assert_eq!(found("token plan"), [(Sign::Nothing, "token plan")]);
+        assert_eq!(found("unlimited"), []);
+    }
+
+    #[test]
+    fn camel_case_hides_calls_at_once_and_nothing_else() {
+        assert_eq!(found("UserConcurrentRequests"), [(Sign::Concurrent, "Concurren")]);
+        assert_eq!(found("aWaitLimit"), []);
+    }
+}

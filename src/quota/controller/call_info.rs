@@ -1,0 +1,92 @@
+//! What a call asks its key for: its price, and what it has met before.
+
+use super::call_specific::Refusals;
+use super::cost_correction::Correction;
+use crate::classify::{Scope, Unit};
+use crate::request::{Cost, TOKENS_MAX};
+
+/// What a call spends of.
+pub(super) const UNITS: [Unit; 4] = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
+
+/// What a call takes of each unit, as far as is known when it is sent.
+pub(super) type Price = [f64; UNITS.len()];
+
+/// A call, as its key's queue knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask {
+    /// Tells the calls of a key apart, through all their attempts.
+    pub(crate) call: u64,
+    pub(crate) cost: Cost,
+    /// What the server has told in a refusal that this call takes of a unit.
+    told: Option<(Unit, f32)>,
+    pub(crate) refusals: Refusals,
+}
+
+impl Ask {
+    pub(crate) fn new(call: u64, cost: Cost) -> Self {
+        Self { call, cost, told: None, refusals: Refusals::default() }
+    }
+
+    /// The estimate of a unit that the correction is for; nothing if there is none, or if the server has told the price.
+    pub(super) fn estimate(&self, unit: Unit) -> Option<f64> {
+        let told = self.told.is_some_and(|(of, _)| of == unit);
+        let estimated = is_estimated(unit) && !told && self.cost.is_known();
+        Some(self.cost.of(unit)).filter(|cost| estimated && *cost > 0.0)
+    }
+
+    /// The server has told what this call takes of a unit.
+    pub(super) fn price_told(&mut self, unit: Unit, price: f64) {
+        self.told = Some((unit, price.clamp(0.0, TOKENS_MAX) as f32)); // small: each waiter has one
+    }
+
+    /// What the call takes, as far as estimates have proved right.
+    pub(super) fn price(&self, correction: &Correction) -> Price {
+        UNITS.map(|unit| match self.told {
+            Some((told, price)) if told == unit => price.into(),
+            _ if !is_estimated(unit) => self.cost.of(unit),
+            _ if !self.cost.is_known() => correction.mean(),
+            _ => self.cost.of(unit) * correction.factor(),
+        })
+    }
+}
+
+/// Whether calls are counted at an estimate that the correction is for.
+pub(super) fn is_estimated(unit: Unit) -> bool {
+    matches!(unit, Unit::Tokens | Unit::InputTokens)
+}
+
+pub(super) fn unit_of(scope: Scope) -> Option<Unit> {
+    match scope {
+        Scope::Tokens | Scope::DailyTokens => Some(Unit::Tokens),
+        Scope::InputTokens => Some(Unit::InputTokens),
+        Scope::OutputTokens => Some(Unit::OutputTokens),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_price_that_the_server_tells_replaces_the_estimate_of_its_unit() {
+        let mut correction = Correction::default();
+        correction.asked(2.0); // estimates count 1.2 times
+        let mut ask = Ask::new(1, Cost::tokens(100.0));
+        assert_eq!(ask.price(&correction).map(f64::round), [1.0, 120.0, 120.0, 0.0]);
+        ask.price_told(Unit::Tokens, 400.0);
+        assert_eq!(ask.price(&correction).map(f64::round), [1.0, 400.0, 120.0, 0.0]);
+        assert_eq!(ask.estimate(Unit::Tokens), None);
+        assert_eq!(ask.estimate(Unit::InputTokens), Some(100.0));
+    }
+
+    #[test]
+    fn a_call_without_an_estimate_costs_what_calls_of_its_key_take_on_average() {
+        let mut correction = Correction::default();
+        let ask = Ask::new(1, Cost::unknown());
+        assert_eq!(ask.price(&correction), [1.0, 0.0, 0.0, 0.0]);
+        correction.call_took(4_000.0, 1.0);
+        assert_eq!(ask.price(&correction), [1.0, 4_000.0, 4_000.0, 0.0]);
+        assert_eq!(ask.estimate(Unit::Tokens), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! What an answer's figures say of a key's buckets, and what a call takes of them.
+
+use super::{Dim, Gate, Ticket};
+use crate::classify::{BucketSnapshot, Dimension, MAX_DIMENSIONS, RateLimitSnapshot, Scope, Unit, Verdict};
+use crate::event::Event;
+use crate::quota::controller::bucket::{Level, Sent, Shown, Taken};
+use crate::quota::controller::call_info::is_estimated;
+use crate::quota::controller::cost_correction::Correction;
+use crate::time::in_secs;
+
+impl Gate {
+    /// What an answer, arrived at `t`, shows of the buckets. What calls that were let in have really taken also corrects the
+    /// estimates of the next, unless one of them was refused: that one took nothing.
+    pub(super) fn snapshots(
+        &mut self,
+        t: f64,
+        ticket: &Ticket,
+        shown: Option<&RateLimitSnapshot>,
+        text: Option<BucketSnapshot>,
+        let_in: bool,
+    ) {
+        let (headers, at) = (shown.map_or(&[][..], RateLimitSnapshot::buckets), self.secs(ticket.sent));
+        for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
+            let dimension = bucket.dimension;
+            let known = self.dims.iter_mut().find(|dim| dim.dimension == dimension);
+            let Some(shown) = said_of(bucket, known.as_ref().map(|dim| &dim.level)) else { continue };
+            let unit = dimension.unit();
+            let (spent, now_spent) = (ticket.spent[unit as usize], self.spent[unit as usize]);
+            let calls = ticket.spent[Unit::Requests as usize];
+            let sent = Sent { seq: ticket.seq, at, spent, calls };
+            let window = window_of(dimension);
+            let teaches = let_in && is_estimated(unit);
+            if let Some(dim) = known {
+                if teaches
+                    && self.blame.none_since(dim.level.snap())
+                    && let Some(taken) = dim.level.taken(t, sent, shown)
+                {
+                    self.correction.call_took(taken.taken / taken.calls, taken.weight);
+                    estimates_took(&mut self.correction, ticket, unit, taken);
+                }
+                let before = dim.level.snapshot(t, sent, now_spent, window, shown);
+                self.outlook_changed = true;
+                if let Some(from) = before {
+                    self.report(Event::LimitChanged { dimension, from, to: shown.limit });
+                }
+            } else if self.dims.len() < MAX_DIMENSIONS {
+                if teaches && let Some(taken) = Level::taken_since_full(sent, shown) {
+                    estimates_took(&mut self.correction, ticket, unit, taken);
+                }
+                self.outlook_changed = true;
+                let level = Level::first(t, sent, now_spent, window, shown);
+                self.dims.reserve_exact(1); // a key is kept for long, and has few
+                self.dims.push(Dim { dimension, level });
+            }
+            self.known |= !said;
+        }
+    }
+
+    pub(super) fn of_unit(&mut self, unit: Unit) -> impl Iterator<Item = &mut Level> {
+        self.dims.iter_mut().filter(move |dim| dim.dimension.unit() == unit).map(|dim| &mut dim.level)
+    }
+
+    pub(super) fn give_back(&mut self, unit: Unit, cost: f64) {
+        self.spent[unit as usize] -= cost;
+        self.of_unit(unit).for_each(|level| level.give_back(cost));
+    }
+}
+
+/// A bucket's figures, if they can be true.
+fn said_of(bucket: &BucketSnapshot, known: Option<&Level>) -> Option<Shown> {
+    // Azure often tells only what remains.
+    let limit = bucket.limit.or_else(|| known.map(Level::cap))?;
+    let (remaining, reset) = (bucket.remaining?, bucket.reset.map(in_secs));
+    (limit > 0.0 && (0.0..=limit).contains(&remaining)).then_some(Shown { limit, remaining, reset })
+}
+
+/// What calls have taken, beside what this one was counted for in place of its estimate.
+fn estimates_took(correction: &mut Correction, ticket: &Ticket, unit: Unit, taken: Taken) {
+    if let Some(estimate) = ticket.ask.estimate(unit)
+        && taken.counted > 0.0
+    {
+        let counted = ticket.price[unit as usize] / estimate;
+        correction.taken(counted * taken.taken / taken.counted, taken.weight);
+    }
+}
+
+/// The refusal's text as a snapshot, where no header shows that bucket: `Limit 30000, Used 22343, Requested 10955`. The
+/// refill is not read from its hint: that is often rounded up to whole seconds.
+pub(super) fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<BucketSnapshot> {
+    let (limit, used) = (verdict.limit?, verdict.used?);
+    let dimension = match verdict.scope? {
+        Scope::Requests => Dimension::Requests,
+        Scope::Tokens => Dimension::Tokens,
+        Scope::InputTokens => Dimension::InputTokens,
+        Scope::OutputTokens => Dimension::OutputTokens,
+        Scope::DailyRequests => Dimension::RequestsPerDay,
+        Scope::DailyTokens => Dimension::TokensPerDay,
+        _ => return None,
+    };
+    if shown.is_some_and(|shown| shown.get(dimension).is_some()) {
+        return None;
+    }
+    Some(BucketSnapshot { dimension, limit: Some(limit), remaining: Some((limit - used).max(0.0)), reset: None })
+}
+
+/// Seconds in which an empty bucket fills, when nothing else is known.
+pub(super) fn window_of(dimension: Dimension) -> f64 {
+    match dimension {
+        Dimension::RequestsPerDay | Dimension::TokensPerDay => 86_400.0,
+        Dimension::RequestsPerHour | Dimension::TokensPerHour => 3_600.0,
+        _ => 60.0,
+    }
+}

@@ -1,0 +1,287 @@
+//! The response body of both layers: the inner body untouched, or what was read of it and then the rest, or our own words.
+//!
+//! It holds the slot of its call until the first of end of stream, error and drop.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use crate::response::stream_errors::Observer;
+use crate::wait_queue::Slot;
+
+/// At most so many frames of an error body are read ahead, whatever their size: empty ones cost memory, too.
+const MAX_FRAMES: usize = 4096;
+
+pin_project! {
+    /// The body of a response that came through [`RetryOn429`](crate::RetryOn429) or
+    /// [`ConcurrencyLimit`](crate::ConcurrencyLimit).
+    ///
+    /// On success it forwards the inner body's frames as they are; `is_end_stream`, `size_hint` and trailers stay exact.
+    /// An error body that was read for its verdict is handed back whole: what was read, then the rest, then its error.
+    ///
+    /// The call's slot is given back at the first of end of stream (trailers are one), error and drop of this body. The slot
+    /// of a body that is not polled once within 1 s is lent to a call that waits, and the body stays readable: see
+    /// [unread bodies](crate::limit#unread-bodies).
+    #[must_use = "a body that is kept without being read keeps its call's slot"]
+    pub struct ResponseBody<B: Body> {
+        // The order of fields is the order of release: the inner body first, then the slot.
+        #[pin]
+        kind: Kind<B>,
+        held: Option<Held>,
+    }
+}
+
+/// What goes with a body until it ends: its call's slot, and who looks for errors as it streams by and tells the slot's
+/// gate of them.
+pub(crate) struct Held {
+    slot: Slot,
+    observer: Observer,
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<B: Body> {
+        Inner { #[pin] body: B },
+        Read { read: ReadAhead<B> },
+        Local { bytes: Option<Bytes> },
+    }
+}
+
+impl<B: Body<Data = Bytes>> ResponseBody<B> {
+    /// The inner body, with what it holds; one that is over already holds nothing.
+    #[inline]
+    pub(crate) fn inner(body: B, held: Option<Held>) -> Self {
+        let held = held.and_then(|held| held.handed_out(body.is_end_stream()));
+        Self { kind: Kind::Inner { body }, held }
+    }
+
+    pub(crate) fn read(read: ReadAhead<B>, held: Option<Held>) -> Self {
+        let held = held.and_then(|held| held.handed_out(read.is_end_stream()));
+        Self { kind: Kind::Read { read }, held }
+    }
+
+    pub(crate) fn local(bytes: Bytes) -> Self {
+        Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) }, held: None }
+    }
+}
+
+impl Held {
+    pub(crate) fn new(slot: Slot, observer: Observer) -> Self {
+        Self { slot, observer }
+    }
+
+    /// A slot alone: nobody looks.
+    pub(crate) fn slot(slot: Slot) -> Self {
+        Self::new(slot, Observer::default())
+    }
+
+    /// The body goes to its caller. One that is over holds nothing any more.
+    #[inline]
+    fn handed_out(mut self, over: bool) -> Option<Self> {
+        if over {
+            return None;
+        }
+        self.slot.handed_out();
+        Some(self)
+    }
+
+    /// A frame has come by, or the end. Callbacks of the user's may run, and panic.
+    #[inline]
+    fn see(&mut self, data: Option<&Bytes>, over: bool) {
+        if data.is_some() {
+            self.slot.delivered();
+        }
+        self.observer.see(data, over);
+        if over && let Some((estimated, used)) = self.observer.usage() {
+            self.slot.used(estimated, used);
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    #[inline]
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut this = self.project();
+        if let Some(held) = this.held {
+            held.slot.polled();
+        }
+        let polled = match this.kind.as_mut().project() {
+            KindProj::Inner { body } => body.poll_frame(cx),
+            KindProj::Read { read } => read.poll_frame(cx),
+            KindProj::Local { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        };
+        let Poll::Ready(frame) = polled else {
+            if let Some(held) = this.held {
+                held.observer.waits();
+            }
+            return Poll::Pending;
+        };
+        // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
+        // Nothing comes after trailers, either.
+        if let Some(held) = this.held {
+            let data = match &frame {
+                Some(Ok(frame)) => frame.data_ref(),
+                _ => None,
+            };
+            if data.is_some() && !this.kind.is_end_stream() {
+                held.see(data, false);
+            } else if let Some(mut held) = this.held.take() {
+                // Taken out first: a callback that panics drops the slot, too.
+                held.see(data, true);
+                held.slot.over(held.observer.waited());
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.kind.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner { body } => body.size_hint(),
+            Kind::Read { read } => read.size_hint(),
+            Kind::Local { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Kind<B> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Inner { body } => body.is_end_stream(),
+            Self::Read { read } => read.is_end_stream(),
+            Self::Local { bytes } => bytes.is_none(),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Default> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::inner(B::default(), None)
+    }
+}
+
+impl<B: Body> std::fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseBody").field("slot", &self.held.as_ref().map(|held| &held.slot)).finish_non_exhaustive()
+    }
+}
+
+/// A body of which a bounded part has been read, to be judged and then handed back.
+///
+/// The rest is boxed: a body that has been polled cannot move, and it need not be `Unpin`. An error met while reading is
+/// kept behind what was read: a body polled again after its error may look whole.
+pub(crate) struct ReadAhead<B: Body> {
+    frames: VecDeque<Frame<Bytes>>,
+    len: usize,
+    error: Option<B::Error>,
+    rest: Option<Pin<Box<B>>>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B: Body<Data = Bytes>> ReadAhead<B> {
+    pub(crate) fn new(body: B) -> Self {
+        Self { frames: VecDeque::new(), len: 0, error: None, rest: Some(Box::pin(body)), timer: None }
+    }
+
+    /// Reads until the body ends, fails, exceeds `most` bytes, takes longer than `time`, or `enough` has been read.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        time: Option<Duration>,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Poll<()> {
+        while let Some(rest) = &mut self.rest
+            && self.len < most
+            && self.frames.len() < MAX_FRAMES
+        {
+            let Poll::Ready(frame) = rest.as_mut().poll_frame(cx) else {
+                let Some(time) = time else { return Poll::Pending };
+                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+                ready!(timer.as_mut().poll(cx));
+                break;
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    self.len += frame.data_ref().map_or(0, Bytes::len);
+                    self.frames.push_back(frame);
+                    if rest.is_end_stream() {
+                        self.rest = None;
+                    }
+                    if enough(self) {
+                        break;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.error = Some(error);
+                    self.rest = None;
+                }
+                None => self.rest = None,
+            }
+        }
+        self.timer = None;
+        Poll::Ready(())
+    }
+
+    /// What was read, up to `most` bytes, in one piece.
+    pub(crate) fn bytes(&self, most: usize) -> Bytes {
+        let mut data = self.frames.iter().filter_map(Frame::data_ref).filter(|data| !data.is_empty());
+        let Some(first) = data.next() else { return Bytes::new() };
+        if data.next().is_none() || first.len() >= most {
+            return first.slice(..first.len().min(most));
+        }
+        let mut all = Vec::with_capacity(self.len.min(most));
+        for data in self.frames.iter().filter_map(Frame::data_ref) {
+            all.extend_from_slice(&data[..data.len().min(most - all.len())]);
+        }
+        all.into()
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if let Some(frame) = self.frames.pop_front() {
+            self.len -= frame.data_ref().map_or(0, Bytes::len);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match &mut self.rest {
+            Some(rest) => rest.as_mut().poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.error.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = self.len as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(read);
+        match &self.rest {
+            Some(rest) => {
+                let rest = rest.size_hint();
+                hint.set_lower(read.saturating_add(rest.lower()));
+                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
+                    hint.set_upper(upper);
+                }
+            }
+            None if self.error.is_none() => hint.set_exact(read),
+            None => {}
+        }
+        hint
+    }
+}

@@ -1,0 +1,179 @@
+//! What we answer ourselves: a response like the server's own, marked as ours, so that error types never change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::Value;
+
+use crate::classify::Verdict;
+use crate::response::error_reply::ErrorReply;
+use crate::wait_queue::Closed;
+
+/// Names the reason of a local answer, so that another process of ours understands it.
+const LOCAL: HeaderName = HeaderName::from_static("x-tower-429-local");
+
+/// Why a call was answered locally, without being sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The queue had no place left (`local_queue_full`).
+    QueueFull,
+    /// The call waited for as long as it may wait in a queue (`local_queue_timeout`).
+    QueueTimeout,
+    /// Its [`Deadline`](crate::Deadline) has passed, or its turn cannot come before it (`local_deadline`).
+    Deadline,
+    /// The key's quota is used up, and it is not time to try again (the server's own code, else `local_quota_exhausted`).
+    QuotaExhausted,
+    /// The key is closed: the server asked for a longer wait than anybody accepts (`local_cooldown`).
+    Cooldown,
+}
+
+impl Reason {
+    const ALL: [Self; 5] = [Self::QueueFull, Self::QueueTimeout, Self::Deadline, Self::QuotaExhausted, Self::Cooldown];
+
+    /// The `code` in the body of the local answer, where it does not repeat the server's own.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::QueueFull => "local_queue_full",
+            Self::QueueTimeout => "local_queue_timeout",
+            Self::Deadline => "local_deadline",
+            Self::QuotaExhausted => "local_quota_exhausted",
+            Self::Cooldown => "local_cooldown",
+        }
+    }
+
+    /// The value of the header `x-tower-429-local`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Deadline => "deadline",
+            Self::QuotaExhausted => "quota_exhausted",
+            Self::Cooldown => "cooldown",
+        }
+    }
+
+    /// The reason that an answer of another process of ours names.
+    pub(crate) fn of_headers(headers: &HeaderMap) -> Option<Self> {
+        let said = headers.get(LOCAL)?;
+        Self::ALL.into_iter().find(|reason| said == reason.as_str())
+    }
+
+    const fn message(self) -> &'static str {
+        match self {
+            Self::QueueFull => "Not sent: too many calls are waiting already.",
+            Self::QueueTimeout => "Not sent: waited for as long as a call may wait in the queue.",
+            Self::Deadline => "Not sent: the call's turn does not come before its deadline.",
+            Self::QuotaExhausted => "Not sent: the server said that the quota is used up.",
+            Self::Cooldown => "Not sent: the server asked for a longer wait than is accepted here.",
+        }
+    }
+}
+
+/// In the extensions of a response: it is ours, the server has not seen the call.
+///
+/// ```
+/// use tower_429::{Reason, Refusal};
+///
+/// fn is_ours<B>(response: &http::Response<B>) -> bool {
+///     response.extensions().get::<Refusal>().is_some_and(|refusal| refusal.reason == Reason::QueueFull)
+/// }
+/// # assert!(!is_ours(&http::Response::new(())));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// When it is worth trying again, if that is known.
+    pub retry_after: Option<Duration>,
+    /// What the server said when the quota was used up.
+    said: Option<Arc<ErrorReply>>,
+}
+
+impl Refusal {
+    pub(crate) const fn new(reason: Reason, retry_after: Option<Duration>) -> Self {
+        Self { reason, retry_after, said: None }
+    }
+
+    /// Keeps what the server said, where the reason is that a quota is used up.
+    pub(crate) fn said_by(mut self, said: Option<Arc<ErrorReply>>) -> Self {
+        self.said = said.filter(|_| self.reason == Reason::QuotaExhausted);
+        self
+    }
+
+    /// What the server said when the quota was used up; nothing for any other reason.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.said.as_ref().map(|said| &said.verdict)
+    }
+
+    /// The answer of a key that is closed.
+    pub(crate) const fn closed(closed: Closed) -> Self {
+        let reason = if closed.quota { Reason::QuotaExhausted } else { Reason::Cooldown };
+        Self::new(reason, Some(closed.retry_after))
+    }
+
+    /// The default local answer: a 429 with an OpenAI-shaped body, `retry-after-ms` and `retry-after` where known, and the
+    /// header `x-tower-429-local`, which names the reason.
+    ///
+    /// While a quota is used up, it repeats the `type` and the `code` of the server's own answer, for callers that match on
+    /// them: a number, or up to 64 letters, digits, `_`, `.` and `-`.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tower_429::{ConcurrencyLimitLayer, Refusal};
+    ///
+    /// // Servers often prefer a 503.
+    /// let layer = ConcurrencyLimitLayer::new(64).max_queue(256).refuse_with(|refusal: &Refusal| {
+    ///     let mut response = refusal.response();
+    ///     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    ///     response
+    /// });
+    /// # let _ = layer;
+    /// ```
+    pub fn response(&self) -> Response<Bytes> {
+        let said = self.said.as_ref();
+        let error_type = said.and_then(|said| said.error_type.clone()).unwrap_or_else(|| Value::from("requests"));
+        let code = said.and_then(|said| said.code.clone()).unwrap_or_else(|| Value::from(self.reason.code()));
+        let message = self.reason.message();
+        let body = format!(r#"{{"error":{{"message":"{message}","type":{error_type},"param":null,"code":{code}}}}}"#);
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(LOCAL, HeaderValue::from_static(self.reason.as_str()));
+        if let Some(wait) = self.retry_after {
+            let ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            headers.insert(HeaderName::from_static("retry-after-ms"), ms.into());
+            headers.insert(RETRY_AFTER, ms.div_ceil(1000).into());
+        }
+        response
+    }
+}
+
+/// Makes the local answer.
+pub(crate) type RefuseWith = fn(&Refusal) -> Response<Bytes>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_answer_looks_like_the_servers_own() {
+        let response = Refusal::new(Reason::Cooldown, Some(Duration::from_micros(1_000_500))).response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after-ms"], "1001");
+        assert_eq!(response.headers()["retry-after"], "2");
+        let body: Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(body["error"]["code"], "local_cooldown");
+    }
+
+    #[test]
+    fn a_wait_without_end_does_not_overflow() {
+        let response = Refusal::new(Reason::Cooldown, Some(Duration::MAX)).response();
+        assert_eq!(response.headers()["retry-after-ms"], u64::MAX.to_string().as_str());
+    }
+}

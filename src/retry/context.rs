@@ -1,0 +1,178 @@
+//! Who shares a limit with a call, what it costs, and the gate that decides.
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use http_body::Body;
+
+use super::call::Facts;
+use super::layer::Shared;
+use crate::classify::RateLimitSnapshot;
+use crate::dialect::Dialect;
+use crate::event::Event;
+use crate::quota::{Admitted, Ask, Found, Origin};
+use crate::request::body::{BODY_MAX, Estimate};
+use crate::request::{Cost, Deadline, NoRetry, QuotaKey, host, next_number};
+use crate::retry::clone_body::CloneBody;
+use crate::wait_queue::Place;
+
+impl Shared {
+    /// What is known of a call before its first attempt.
+    #[inline]
+    pub(super) fn facts<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &mut Parts, body: &B) -> Facts {
+        if let Some(Admitted { place, key, gate, .. }) = parts.extensions.get().cloned() {
+            let ask = Ask::new(place.number, Cost::tokens(0.0));
+            return Facts { gate, key, account: key, place, ask, deadline: None, asked: false, nested: true };
+        }
+        self.mark(parts);
+        let (key, cost, Found { gate, account, .. }) = self.identify(replay, parts, body);
+        let extensions = &parts.extensions;
+        let place = Place { class: extensions.get().copied().unwrap_or_default(), number: next_number() };
+        let deadline = extensions.get::<Deadline>().map(|deadline| deadline.at());
+        let ask = Ask::new(place.number, cost);
+        let asked = extensions.get::<NoRetry>().is_none();
+        Facts { gate, key, account, place, ask, deadline, asked, nested: false }
+    }
+
+    /// Marks a call before its first attempt.
+    #[inline]
+    fn mark(&self, parts: &mut Parts) {
+        if let Some(name) = &self.config.idempotency_key
+            && !parts.headers.contains_key(name)
+        {
+            let key = format!("{:032x}", fastrand::Rng::new().u128(..));
+            if let Ok(key) = HeaderValue::try_from(key) {
+                parts.headers.insert(name, key);
+            }
+        }
+    }
+
+    /// What an answer's headers show of the key's limits, read into an empty snapshot.
+    #[inline]
+    pub(super) fn shown<'a>(
+        &self,
+        headers: &HeaderMap,
+        empty: &'a mut RateLimitSnapshot,
+    ) -> Option<&'a RateLimitSnapshot> {
+        empty.read(headers, None).then_some(&*empty)
+    }
+
+    /// Who shares a limit with this call, what it costs, and the gate that decides.
+    #[inline]
+    fn identify<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &Parts, body: &B) -> (QuotaKey, Cost, Found) {
+        let (config, Parts { uri, headers, extensions, .. }) = (&self.config, parts);
+        let given = extensions.get().copied();
+        let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
+        // Always read, whatever is given: a key may have a limit on tokens before any answer has said so.
+        let at_hand = replay.peek(body, BODY_MAX);
+        let is_empty = body.size_hint().exact() == Some(0);
+        let body = at_hand.unwrap_or_default();
+        let estimate = Estimate::of(&body);
+        let key = given.unwrap_or_else(|| QuotaKey::of_model(uri, headers, estimate.model, config.pool));
+        let found = self.quotas.gate(key, &config.gate, || {
+            let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(host::of(uri, headers)));
+            let account = given.unwrap_or_else(|| QuotaKey::of_head(uri, headers, b""));
+            Origin { dialect, account }
+        });
+        if let Some(max_keys) = found.too_many {
+            self.report(&[(key, Event::TooManyKeys { max_keys })]);
+        }
+        let given = extensions.get().copied();
+        let given = given.or_else(|| config.tokens.as_ref().and_then(|own| own.estimate(parts, &body)));
+        let cost = given.unwrap_or_else(|| match is_empty {
+            true => Cost::tokens(0.0),
+            false => estimate.cost(found.gate.look(|gate| gate.dialect().pricing)),
+        });
+        (key, cost, found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http::Request;
+    use http_body::{Frame, SizeHint};
+
+    use super::*;
+    use crate::retry::RetryOn429Layer;
+    use crate::retry::clone_body::{ByClone, NoClone};
+
+    /// A body in so many frames, which says how long it is.
+    #[derive(Clone)]
+    struct Frames {
+        frames: VecDeque<Bytes>,
+        len: u64,
+    }
+
+    impl Frames {
+        fn of(text: impl Into<Bytes>, frame: usize) -> Self {
+            let text = text.into();
+            let frames: VecDeque<_> = text.chunks(frame).map(Bytes::copy_from_slice).collect();
+            Self { frames, len: text.len() as u64 }
+        }
+    }
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.frames.pop_front().map(|data| Ok(Frame::data(data))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.len)
+        }
+    }
+
+    const BODY: &str = r#"{"model":"m","input":"sixteen letters.","max_tokens":10}"#;
+
+    fn cost_of<C: CloneBody<Frames>>(layer: &RetryOn429Layer<C>, replay: &C, request: Request<Frames>) -> Cost {
+        let (parts, body) = request.into_parts();
+        layer.shared().identify(replay, &parts, &body).1
+    }
+
+    fn request(body: Frames) -> Request<Frames> {
+        Request::post("https://api.openai.com/v1/responses").body(body).unwrap()
+    }
+
+    #[test]
+    fn the_first_call_of_a_key_has_a_price_whether_its_key_is_given_or_not() {
+        let price = Cost::tokens(10.0).input(4.0).output(10.0);
+        let layer = RetryOn429Layer::new();
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(BODY, 1_000))), price);
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(BODY, 1))), price, "in frames of a byte");
+        let mut own = request(Frames::of(BODY, 1_000));
+        own.extensions_mut().insert(QuotaKey::new("own"));
+        assert_eq!(cost_of(&layer, &ByClone, own), price);
+        let own = RetryOn429Layer::new().key(|_| Some(QuotaKey::new("own")));
+        assert_eq!(cost_of(&own, &ByClone, request(Frames::of(BODY, 1_000))), price);
+    }
+
+    #[test]
+    fn the_price_is_unknown_where_the_body_cannot_be_read_and_none_where_it_is_empty() {
+        let layer = RetryOn429Layer::new();
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of("", 1))), Cost::tokens(0.0));
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of("not json", 100))), Cost::unknown());
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(vec![b' '; (4 << 20) + 1], 1 << 23))), Cost::unknown());
+        let layer = layer.no_replay();
+        assert_eq!(cost_of(&layer, &NoClone, request(Frames::of(BODY, 1_000))), Cost::unknown());
+        assert_eq!(cost_of(&layer, &NoClone, request(Frames::of("", 1))), Cost::tokens(0.0));
+    }
+
+    #[test]
+    fn what_the_user_says_goes_before_the_estimate() {
+        let own = |tokens| move |_: &Parts, body: &[u8]| (!body.is_empty()).then_some(Cost::tokens(tokens));
+        let layer = RetryOn429Layer::new().tokens(own(7.0));
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(BODY, 1_000))), Cost::tokens(7.0));
+        assert_eq!(cost_of(&layer, &ByClone, request(Frames::of("not json", 1_000))), Cost::tokens(7.0));
+        assert_eq!(cost_of(&layer.no_replay(), &NoClone, request(Frames::of(BODY, 9))), Cost::unknown());
+        let mut given = request(Frames::of("not json", 1_000));
+        given.extensions_mut().insert(Cost::tokens(0.0));
+        assert_eq!(cost_of(&RetryOn429Layer::new(), &ByClone, given), Cost::tokens(0.0));
+    }
+}
