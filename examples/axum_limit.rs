@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::{Instant, sleep};
-use tower_429::{ConcurrencyLimitLayer, Refusal};
+use tower_429::{ConcurrencyLimitLayer, LocalRejection};
 
 /// Five words, one each 60 ms.
 async fn words() -> Body {
@@ -28,8 +28,8 @@ async fn words() -> Body {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let limit = ConcurrencyLimitLayer::new(2).max_queue(2).refuse_with(|refusal: &Refusal| {
-        let mut response = refusal.response();
+    let limit = ConcurrencyLimitLayer::new(2).max_queue(2).reject_with(|throttle: &LocalRejection| {
+        let mut response = throttle.response();
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response
     });
@@ -62,6 +62,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             String::from_utf8_lossy(&body).trim().replace('\n', ", ")
         );
     }
-    println!("\n{streamed} streams of 6 calls, {} slots in use", handle.in_use());
+    println!("\n{streamed} streams of 6 calls, {} permits in use", handle.in_use());
     if streamed == 4 { Ok(()) } else { Err("two streams at once and two that waited were expected".into()) }
 }

@@ -47,7 +47,7 @@ async fn main() -> Result<(), BoxError> {
         .layer(RetryOn429Layer::new().mark_final(true))
         .layer(ConcurrencyLimitLayer::new(64))
         .service(Client::builder(TokioExecutor::new()).build_http());
-    // The answer is passed on as it comes: a stream stays a stream, and holds its slot until it is over.
+    // The answer is passed on as it comes: a stream stays a stream, and holds its permit until it is over.
     let client = BoxCloneSyncService::new(client.map_response(|response| response.map(Body::new)).map_err(Into::into));
     let upstream = Upstream { origin, client };
     let proxy = serve(axum::Router::new().fallback(proxy).with_state(upstream)).await?;
@@ -63,7 +63,7 @@ async fn main() -> Result<(), BoxError> {
         println!("call {n}: {status}, {} bytes of events", text.len());
         assert!(status.is_success() && text.ends_with(b"[DONE]\n\n"));
     }
-    println!("the proxy met {} refusals, the client none", provider.seen().refused());
+    println!("the proxy met {} throttles, the client none", provider.seen().throttled());
     Ok(())
 }
 

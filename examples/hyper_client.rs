@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         calls.spawn(async move {
             let response = client.oneshot(request).await?;
             let (status, info) = (response.status(), response.extensions().get::<RetryInfo>().cloned());
-            response.into_body().collect().await?; // the slot is free when the body has been read
+            response.into_body().collect().await?; // the permit is free when the body has been read
             Ok::<_, Box<dyn Error + Send + Sync>>((number, status, info, start.elapsed()))
         });
     }
@@ -65,8 +65,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let (seen, left) = (provider.seen(), handle.in_use());
     println!(
-        "\n{} refused on the way, {} at once at most, {left} slots in use, {quotas:?}",
-        seen.refused(),
+        "\n{} throttled on the way, {} at once at most, {left} permits in use, {quotas:?}",
+        seen.throttled(),
         seen.most_in_flight
     );
     Ok(())

@@ -1,6 +1,6 @@
 //! The main job, over real HTTP: a fine-tuned model with too small a quota, and the same calls through three clients.
 //!
-//! A server on loopback lets 60 requests through each 6 seconds, after a burst of 30, and 8 at once; it refuses with the
+//! A server on loopback lets 60 requests through each 6 seconds, after a burst of 30, and 8 at once; it throttles with the
 //! body `Rate limit reached for fine-tuned model`. It is asked the same 150 things by
 //!
 //! 1. a bare hyper client,
@@ -9,7 +9,7 @@
 //!
 //! Run it: `cargo run --example quickstart`. It never leaves loopback, and exits with an error if a call of the third fails.
 //!
-//! With `--token-quota` the server limits tokens and nothing else, and refuses as OpenAI does: 200 calls of 4,000 tokens at
+//! With `--token-quota` the server limits tokens and nothing else, and throttles as OpenAI does: 200 calls of 4,000 tokens at
 //! 125,000 tokens each 6 seconds are
 //! `cargo run --release --example quickstart -- --calls 200 --tokens-per-call 4000 --token-quota 125000`.
 
@@ -123,7 +123,7 @@ struct Row {
     name: &'static str,
     done: usize,
     failed: usize,
-    refused: usize,
+    throttled: usize,
     time: f64,
     most: usize,
 }
@@ -173,10 +173,10 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         let time = format!("{:.1} s", row.time);
         println!(
             "{:22}{:>6}{:>8}{:>7}{time:>9}{times:>9}{:>11}",
-            row.name, row.done, row.failed, row.refused, row.most
+            row.name, row.done, row.failed, row.throttled, row.most
         );
     }
-    println!("\n429s per success of RetryOn429: {:.2}", ours.refused as f64 / ours.done.max(1) as f64);
+    println!("\n429s per success of RetryOn429: {:.2}", ours.throttled as f64 / ours.done.max(1) as f64);
     Ok(if ours.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -216,11 +216,11 @@ where
     server.abort();
 
     let (seen, done) = (provider.seen(), results.iter().filter(|ok| **ok).count());
-    let (refused, most) = (seen.refused(), seen.most_in_flight);
+    let (throttled, most) = (seen.throttled(), seen.most_in_flight);
     if bar.is_hidden() {
         println!("{name}: {done} of {} done in {time:.1} s", args.calls); // no terminal: say it in words
     }
-    Ok(Row { name, done, failed: results.len() - done, refused, time, most })
+    Ok(Row { name, done, failed: results.len() - done, throttled, time, most })
 }
 
 /// One call: whether it was answered with a success, to the end of its body.

@@ -1,4 +1,4 @@
-//! What a key's gate has to tell: events for whoever watches, so that a higher quota is asked for in time.
+//! What a key's controller has to tell: events for whoever watches, so that a higher quota is asked for in time.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::classify::Dimension;
 /// Something about a key that is worth knowing; see [`RetryOn429Layer::on_event`](crate::RetryOn429Layer::on_event).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
-pub enum Event {
+pub enum QuotaEvent {
     /// The server's headers tell another limit than before: a tier changed, or a provider cut it silently.
     LimitChanged {
         /// Which limit.
@@ -20,7 +20,7 @@ pub enum Event {
     /// The key is closed: its calls are answered locally, but for a probe now and then. Told of each key of an account whose
     /// plan or balance is used up; of a key that is first met while its account is closed, with its first answer.
     Closed {
-        /// Its quota is used up; if not, the server asks for a longer wait than anybody accepts, or refuses everything.
+        /// Its quota is used up; if not, the server asks for a longer wait than anybody accepts, or throttles everything.
         quota: bool,
         /// When the first probe may go.
         retry_after: Duration,

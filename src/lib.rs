@@ -1,5 +1,5 @@
 //! Rate-limit handling for any tower HTTP client of OpenAI-style APIs: no request is lost to a 429 that waiting would
-//! cure, none waits for one that waiting cannot cure, and almost none is sent only to be refused.
+//! cure, none waits for one that waiting cannot cure, and almost none is sent only to be throttled.
 //!
 //! ```
 //! use tower::ServiceBuilder;
@@ -65,13 +65,13 @@ mod wait_queue;
 
 pub use classify::{RateLimitSnapshot, Verdict};
 pub use dialect::Dialect;
-pub use event::Event;
+pub use event::QuotaEvent;
 pub use limit::{ConcurrencyLimit, ConcurrencyLimitLayer, LimitHandle, ReleaseAt};
 pub use quota::Quotas;
 pub use request::{Cost, Deadline, NoRetry, Priority, QuotaKey, ResendCount, pool};
 pub use response::body::ResponseBody;
 pub use response::buffer;
 pub use response::buffer::{BufferBodyLayer, BufferedBody};
-pub use response::rejection::{Reason, Refusal};
+pub use response::rejection::{LocalRejection, RejectReason};
 pub use retry::clone_body::{ByClone, CloneBody, CloneWith, NoClone};
 pub use retry::{RetryInfo, RetryOn, RetryOn429, RetryOn429Layer, StopReason, TokenEstimator};

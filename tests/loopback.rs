@@ -49,7 +49,7 @@ struct Counts {
 }
 
 /// Refuses five times, then answers.
-async fn refuse_five_times(listener: TcpListener, counts: Counts) {
+async fn throttle_five_times(listener: TcpListener, counts: Counts) {
     loop {
         let (socket, _) = listener.accept().await.unwrap();
         counts.connections.fetch_add(1, Ordering::SeqCst);
@@ -60,10 +60,10 @@ async fn refuse_five_times(listener: TcpListener, counts: Counts) {
                 async move {
                     let sent = request.into_body().collect().await.unwrap().to_bytes();
                     assert_eq!(sent, r#"{"model":"m"}"#);
-                    let refused = requests.fetch_add(1, Ordering::SeqCst) < 5;
+                    let throttled = requests.fetch_add(1, Ordering::SeqCst) < 5;
                     // Long enough to come in several pieces.
-                    let body = format!("{}{}", if refused { BARE } else { "{}" }, " ".repeat(40_000));
-                    let response = Response::builder().status(if refused { 429 } else { 200 });
+                    let body = format!("{}{}", if throttled { BARE } else { "{}" }, " ".repeat(40_000));
+                    let response = Response::builder().status(if throttled { 429 } else { 200 });
                     Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body))).unwrap())
                 }
             });
@@ -73,11 +73,11 @@ async fn refuse_five_times(listener: TcpListener, counts: Counts) {
 }
 
 #[tokio::test]
-async fn five_refusals_and_the_answer_come_over_one_connection() {
+async fn five_429s_and_the_answer_come_over_one_connection() {
     for http2 in [false, true] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, counts) = (listener.local_addr().unwrap(), Counts::default());
-        let server = tokio::spawn(refuse_five_times(listener, counts.clone()));
+        let server = tokio::spawn(throttle_five_times(listener, counts.clone()));
         let layer = layer();
         let call = client(&layer, http2).oneshot(request(address));
         let answer = tokio::time::timeout(Duration::from_secs(20), call).await.unwrap().unwrap();
@@ -110,14 +110,14 @@ async fn a_socket_that_closes_within_a_body_gives_the_clients_own_error_and_the_
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let head = |status| format!("HTTP/1.1 {status}\r\ncontent-length: 1000\r\n\r\n");
-    let refusal = format!("{}{BARE}", head("429 Too Many Requests"));
-    let answers = vec![refusal.clone(), format!("{}half", head("200 OK")), refusal];
+    let throttle = format!("{}{BARE}", head("429 Too Many Requests"));
+    let answers = vec![throttle.clone(), format!("{}half", head("200 OK")), throttle];
     let server = tokio::spawn(cut_off(listener, answers));
     let layer = layer();
     let in_flight = || layer.quotas().snapshot(QuotaKey::new("loopback")).unwrap().in_flight;
     let stack = client(&layer, false);
 
-    // The refusal that is cut off is judged by what came of it, and retried.
+    // The 429 that is cut off is judged by what came of it, and retried.
     let answer = stack.clone().oneshot(request(address)).await.unwrap();
     assert_eq!((answer.status().as_u16(), in_flight()), (200, 1));
     let error: hyper::Error = answer.into_body().collect().await.unwrap_err();
@@ -202,7 +202,7 @@ async fn heads_that_are_collected_before_their_bodies_are_read_all_come() {
     }
 }
 
-/// Answers the first call with an event stream that never ends, refuses the second one, and answers all others.
+/// Answers the first call with an event stream that never ends, throttles the second one, and answers all others.
 async fn beside_a_stream(listener: TcpListener) {
     let requests = Arc::new(AtomicUsize::new(0));
     loop {
@@ -244,7 +244,7 @@ async fn calls_beside_an_open_stream_do_not_wait_for_its_end() {
             assert_eq!(stream.frame().await.unwrap().unwrap().into_data().unwrap(), "data: {}\n\n");
         }
         let calls = async {
-            assert_eq!(client.clone().oneshot(request(address)).await.unwrap().status(), 200, "the refused call");
+            assert_eq!(client.clone().oneshot(request(address)).await.unwrap().status(), 200, "the throttled call");
             let calls = (0..16).map(|_| client.clone().oneshot(request(address)));
             let mut heads = std::pin::pin!(futures_util::stream::iter(calls).buffered(8));
             while let Some(head) = heads.next().await {

@@ -101,7 +101,7 @@ async fn a_hundred_thousand_waiters_cost_little_memory_logarithmic_time_and_one_
 
         assert_eq!(crowd.woken(), 0);
         let grant = crowd.serve(1_000).await;
-        assert_eq!(crowd.woken(), 1_000, "one wake-up a slot");
+        assert_eq!(crowd.woken(), 1_000, "one wake-up a permit");
         assert_eq!(crowd.handle.in_use(), 1);
 
         // From the middle on, so that neither end of the queue is hit.
@@ -124,7 +124,7 @@ async fn a_hundred_thousand_waiters_cost_little_memory_logarithmic_time_and_one_
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_at_the_gate_costs_no_more() {
-    // The gate's queue carries what a call asks for, too.
+    // The controller's queue carries what a call asks for, too.
     let mut client = RetryOn429Layer::new().initial_window(1).layer(inner());
     let mut calls: Vec<Call> = (0..10_000)
         .map(|_| {
@@ -139,6 +139,6 @@ async fn a_waiter_at_the_gate_costs_no_more() {
         }
     });
     let each = usize::try_from(taken.bytes_current).unwrap() / calls.len();
-    println!("10000 waiters at the gate: {each} bytes each in the queue");
+    println!("10000 waiters at the controller: {each} bytes each in the queue");
     assert!(each <= 200, "{each} bytes");
 }

@@ -91,13 +91,13 @@ async fn an_error_within_a_success_is_told_when_it_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_refusals_and_giving_up_are_told_and_no_secret_is() {
+async fn waiting_429s_and_giving_up_are_told_and_no_secret_is() {
     let (log, _guard) = log();
-    let refuse = service_fn(|_: Request<Full<Bytes>>| async {
+    let throttle = service_fn(|_: Request<Full<Bytes>>| async {
         let body = r#"{"error":{"message":"Rate limit reached. Please try again in 2s. (the server's own words)"}}"#;
         Ok::<_, Infallible>(Response::builder().status(429).body(Full::<Bytes>::from(body)).unwrap())
     });
-    let client = RetryOn429Layer::new().max_retries(1).layer(refuse);
+    let client = RetryOn429Layer::new().max_retries(1).layer(throttle);
     let first = tokio::spawn(client.clone().oneshot(call()));
     tokio::time::sleep(Duration::from_millis(10)).await;
     client.oneshot(call()).await.unwrap();
@@ -107,7 +107,7 @@ async fn waiting_refusals_and_giving_up_are_told_and_no_secret_is() {
     for told in [
         "waiting cause=\"cooldown\"",
         "left_ms=",
-        "refused kind=\"rate_limit\"",
+        "throttled kind=\"rate_limit\"",
         "retry_after_ms=2000",
         "gave up reason=RetriesSpent",
     ] {
@@ -130,6 +130,6 @@ async fn slots_that_a_limit_lends_are_told_of_once() {
     drop(heads);
 
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(log.matches("lent the slots of unread response bodies").count(), 1, "{log}");
-    assert!(log.contains("slots=2"), "{log}");
+    assert_eq!(log.matches("lent the permits of unread response bodies").count(), 1, "{log}");
+    assert!(log.contains("permits=2"), "{log}");
 }

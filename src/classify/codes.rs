@@ -1,4 +1,4 @@
-//! What the codes of a refusal mean: by the lists of the dialects, else by the words in them.
+//! What the codes of an error answer mean: by the lists of the dialects, else by the words in them.
 
 use crate::classify::Kind::{self, Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
 use crate::classify::Scope::{

@@ -77,7 +77,7 @@ impl Stated {
     }
 }
 
-/// The exhausted bucket that a refusal speaks of: the one it names, else the one that takes longest.
+/// The exhausted bucket that an error answer speaks of: the one it names, else the one that takes longest.
 pub(super) fn exhausted(snapshot: &RateLimitSnapshot, scope: Option<Scope>) -> Option<&BucketSnapshot> {
     let all = || snapshot.buckets().iter().filter(|bucket| is_exhausted(bucket));
     let named = all().filter(|bucket| scope.is_some_and(|scope| speaks_of(bucket.dimension, scope)));

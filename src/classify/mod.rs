@@ -1,4 +1,4 @@
-//! What did the server say? Pure functions from a refusal's status, headers and body to a [`Verdict`].
+//! What did the server say? Pure functions from an error answer's status, headers and body to a [`Verdict`].
 //!
 //! Nothing in here waits, reads a clock or keeps state: the same bytes give the same verdict. Every function is total,
 //! whatever the server sent, and its work is bounded by the 64 KiB of body that the retry layer reads.
@@ -119,7 +119,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Classifies an answer, by the shape of its refusal: no provider need be known.
+    /// Classifies an answer, by the shape of its error answer: no provider need be known.
     ///
     /// `body` is what was read of the body, empty if nothing was; more than 64 KiB of it is not looked at. The wall clock
     /// is read only when the answer states a date and has no `date` header to count it from.

@@ -96,15 +96,15 @@ fn when(
         stated = Stated { exact: stated.exact.or(inner.exact), coarse: stated.coarse.max(inner.coarse) };
         snapshot = snapshot.or_else(|| RateLimitSnapshot::of(&body.headers, Some(now)));
     }
-    let refused = verdict.is_throttling() || verdict.kind == Kind::QuotaExhausted;
-    let bucket = snapshot.as_ref().filter(|_| refused).and_then(|snapshot| hint::exhausted(snapshot, verdict.scope));
+    let throttled = verdict.is_throttling() || verdict.kind == Kind::QuotaExhausted;
+    let bucket = snapshot.as_ref().filter(|_| throttled).and_then(|snapshot| hint::exhausted(snapshot, verdict.scope));
     if let Some(bucket) = bucket.filter(|_| verdict.kind != Kind::Overloaded)
         && verdict.scope.is_none_or(|scope| hint::speaks_of(bucket.dimension, scope))
     {
         verdict.scope = verdict.scope.or_else(|| hint::scope_of(bucket.dimension));
         verdict.limit = verdict.limit.or(bucket.limit);
     }
-    let windows = if refused { Windows::read(headers, now) } else { Windows::default() };
+    let windows = if throttled { Windows::read(headers, now) } else { Windows::default() };
     stated.coarse = stated.coarse.or(windows.stated);
     let reset = bucket.and_then(|bucket| bucket.reset).max(windows.reset).or_else(|| hint::unified_reset(headers, now));
     if let Some((delay, source)) = hint::delay(stated, words.delay.max(body.delay), reset) {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_refusals_are_overload() {
+    fn our_own_429s_are_overload() {
         for code in ["queue_full", "queue_timeout", "deadline", "quota_exhausted", "cooldown"] {
             let body = format!(r#"{{"error":{{"message":"m","type":"rate_limit_error","code":"local_{code}"}}}}"#);
             for status in [429, 503] {

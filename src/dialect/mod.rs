@@ -1,6 +1,6 @@
-//! What differs between providers, as data: hosts, the codes of their refusals, and words only they use.
+//! What differs between providers, as data: hosts, the codes of their error answers, and words only they use.
 //!
-//! A refusal is told by its shape, whoever sent it: the code lists of all dialects are looked through. A dialect matters
+//! An error answer is told by its shape, whoever sent it: the code lists of all dialects are looked through. A dialect matters
 //! where two providers give one code two meanings, and then its own list comes first.
 
 use crate::classify::{Kind, Scope};
@@ -17,7 +17,7 @@ pub enum Pricing {
     Sum,
 }
 
-/// A provider's way of refusing, and of counting.
+/// A provider's way of throttling, and of counting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Dialect {

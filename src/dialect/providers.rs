@@ -218,7 +218,7 @@ impl Dialect {
         ],
     };
 
-    /// MiniMax: its refusals come with status 200.
+    /// MiniMax: its error answers come with status 200.
     pub const MINIMAX: Self = Self {
         name: "minimax",
         pricing: Pricing::Larger,
@@ -233,7 +233,7 @@ impl Dialect {
         ],
     };
 
-    /// Baidu's Qianfan: its refusals come with status 200 and a short number in `error_code`.
+    /// Baidu's Qianfan: its error answers come with status 200 and a short number in `error_code`.
     pub const BAIDU: Self = Self {
         name: "baidu",
         pricing: Pricing::Larger,

@@ -1,4 +1,4 @@
-//! What a call goes through: wait for a slot, perhaps for the gate above, then for the inner service, then call.
+//! What a call goes through: wait for a permit, perhaps for the controller above, then for the inner service, then call.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,12 +14,12 @@ use tower_service::Service;
 
 use super::ReleaseAt;
 use super::layer::Config;
-use super::policy::Places;
+use super::policy::FixedLimit;
 use crate::quota::{Admitted, Clearance};
-use crate::response::body::{Held, ResponseBody};
-use crate::response::rejection::{Reason, Refusal};
+use crate::response::body::{BodyGuard, ResponseBody};
+use crate::response::rejection::{LocalRejection, RejectReason};
 use crate::trace;
-use crate::wait_queue::{Bound, Bounds, Outcome, Place, Room, Slot, Waiting};
+use crate::wait_queue::{Permit, QueuePosition, WaitLimit, WaitLimits, WaitOutcome, WaitQueue, Waiter};
 
 pin_project! {
     /// The future of [`ConcurrencyLimit`](super::ConcurrencyLimit).
@@ -34,8 +34,8 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, B, F> {
-        // The order of fields is the order of release: the call first, then its slot.
-        Calling { #[pin] call: F, slot: Option<Slot>, release_at: ReleaseAt },
+        // The order of fields is the order of release: the call first, then its permit.
+        Calling { #[pin] call: F, permit: Option<Permit>, release_at: ReleaseAt },
         Waiting { wait: Box<Wait<S, B>> },
         Done,
     }
@@ -44,14 +44,14 @@ pin_project! {
 /// What a call needs to wait by.
 pub(super) struct Plan {
     pub(super) config: Config,
-    pub(super) room: Arc<Room<Places>>,
-    pub(super) place: Place,
-    pub(super) bounds: Bounds,
+    pub(super) queue: Arc<WaitQueue<FixedLimit>>,
+    pub(super) position: QueuePosition,
+    pub(super) limits: WaitLimits,
     pub(super) admitted: Option<Admitted>,
 }
 
 struct Wait<S, B> {
-    // The order of fields is the order of release here, too: a readied instance first, then the slot.
+    // The order of fields is the order of release here, too: a readied instance first, then the permit.
     inner: S,
     stage: Stage,
     request: Option<Request<B>>,
@@ -59,17 +59,17 @@ struct Wait<S, B> {
 }
 
 enum Stage {
-    /// For a slot.
-    Queue(Waiting<Places>),
-    /// For the inner service, with a slot: it was ready at the first look, or it was not.
-    Ready { slot: Option<Slot>, late: bool },
-    /// For the gate above, without a slot.
-    Gate(Pin<Box<Sleep>>),
+    /// For a permit.
+    Queue(Waiter<FixedLimit>),
+    /// For the inner service, with a permit: it was ready at the first look, or it was not.
+    Ready { permit: Option<Permit>, late: bool },
+    /// For the controller above, without a permit.
+    Controller(Pin<Box<Sleep>>),
 }
 
 impl<S: Service<Request<B>>, B, RB> ResponseFuture<S, B, RB> {
-    pub(super) fn calling(call: S::Future, slot: Slot, release_at: ReleaseAt) -> Self {
-        Self { state: State::Calling { call, slot: Some(slot), release_at }, body: std::marker::PhantomData }
+    pub(super) fn calling(call: S::Future, permit: Permit, release_at: ReleaseAt) -> Self {
+        Self { state: State::Calling { call, permit: Some(permit), release_at }, body: std::marker::PhantomData }
     }
 
     pub(super) fn waiting(inner: S, request: Request<B>, plan: Plan) -> Self {
@@ -91,25 +91,25 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Calling { call, slot, release_at } => {
+                StateProj::Calling { call, permit, release_at } => {
                     let answer = ready!(call.poll(cx));
-                    let (slot, release_at) = (slot.take(), *release_at);
-                    // The call's own future goes first, then, unless the body has it, the slot.
+                    let (permit, release_at) = (permit.take(), *release_at);
+                    // The call's own future goes first, then, unless the body has it, the permit.
                     this.state.set(State::Done);
-                    let held = slot.filter(|_| release_at == ReleaseAt::BodyEnd).map(Held::slot);
-                    return Poll::Ready(answer.map(|response| response.map(|body| ResponseBody::inner(body, held))));
+                    let guard = permit.filter(|_| release_at == ReleaseAt::BodyEnd).map(BodyGuard::permit);
+                    return Poll::Ready(answer.map(|response| response.map(|body| ResponseBody::inner(body, guard))));
                 }
                 StateProj::Waiting { wait } => match ready!(wait.poll(cx)) {
-                    Ok(Ok((request, slot))) => {
+                    Ok(Ok((request, permit))) => {
                         let call = wait.inner.call(request);
                         let release_at = wait.plan.config.release_at;
-                        this.state.set(State::Calling { call, slot: Some(slot), release_at });
+                        this.state.set(State::Calling { call, permit: Some(permit), release_at });
                     }
-                    Ok(Err(refusal)) => {
-                        let refuse_with = wait.plan.config.refuse_with;
+                    Ok(Err(rejection)) => {
+                        let reject_with = wait.plan.config.reject_with;
                         this.state.set(State::Done); // whatever the user's function does
-                        let mut response = refuse_with(&refusal).map(ResponseBody::local);
-                        response.extensions_mut().insert(refusal);
+                        let mut response = reject_with(&rejection).map(ResponseBody::local);
+                        response.extensions_mut().insert(rejection);
                         return Poll::Ready(Ok(response));
                     }
                     Err(error) => {
@@ -125,30 +125,30 @@ where
 
 impl<S: Service<Request<B>> + Clone, B> Wait<S, B> {
     #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<(Request<B>, Slot), Refusal>, S::Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<(Request<B>, Permit), LocalRejection>, S::Error>> {
         loop {
             match &mut self.stage {
                 Stage::Queue(waiting) => {
                     let reason = match ready!(waiting.poll(cx)) {
-                        Outcome::Admitted(seq) => {
-                            let slot = self.plan.slot(seq);
+                        WaitOutcome::Admitted(seq) => {
+                            let permit = self.plan.permit(seq);
                             // It had to queue: a cooldown may have begun meanwhile.
                             match self.plan.look_at_gate() {
-                                Ok(None) => self.stage = Stage::Ready { slot: Some(slot), late: false },
+                                Ok(None) => self.stage = Stage::Ready { permit: Some(permit), late: false },
                                 Ok(Some(wait)) => self.stage = wait,
-                                Err(refusal) => return Poll::Ready(Ok(Err(refusal))),
+                                Err(rejection) => return Poll::Ready(Ok(Err(rejection))),
                             }
                             continue;
                         }
-                        Outcome::Full(_) => Reason::QueueFull,
-                        Outcome::Late(Bound::Timeout, _) => Reason::QueueTimeout,
-                        Outcome::Late(Bound::Deadline, _) | Outcome::Closed(_) | Outcome::Rejected { .. } => {
-                            Reason::Deadline
-                        }
+                        WaitOutcome::Full(_) => RejectReason::QueueFull,
+                        WaitOutcome::Expired(WaitLimit::Timeout, _) => RejectReason::QueueTimeout,
+                        WaitOutcome::Expired(WaitLimit::Deadline, _)
+                        | WaitOutcome::Closed(_)
+                        | WaitOutcome::Rejected { .. } => RejectReason::Deadline,
                     };
-                    return Poll::Ready(Ok(Err(Refusal::new(reason, None))));
+                    return Poll::Ready(Ok(Err(LocalRejection::new(reason, None))));
                 }
-                Stage::Ready { slot, late } => {
+                Stage::Ready { permit, late } => {
                     let Poll::Ready(ready) = self.inner.poll_ready(cx) else {
                         *late = true;
                         return Poll::Pending;
@@ -160,29 +160,29 @@ impl<S: Service<Request<B>> + Clone, B> Wait<S, B> {
                         match self.plan.look_at_gate() {
                             Ok(None) => {}
                             Ok(Some(wait)) => {
-                                // Nothing is held while it waits: the readied instance goes, then the slot.
+                                // Nothing is guard while it waits: the readied instance goes, then the permit.
                                 let fresh = self.inner.clone();
                                 drop(std::mem::replace(&mut self.inner, fresh));
                                 self.stage = wait;
                                 continue;
                             }
-                            Err(refusal) => return Poll::Ready(Ok(Err(refusal))),
+                            Err(rejection) => return Poll::Ready(Ok(Err(rejection))),
                         }
                     }
-                    let (Some(request), Some(slot)) = (self.request.take(), slot.take()) else {
+                    let (Some(request), Some(permit)) = (self.request.take(), permit.take()) else {
                         unreachable!("a wait ends once")
                     };
                     if let Some(admitted) = &self.plan.admitted {
                         admitted.sent();
                     }
-                    return Poll::Ready(Ok(Ok((request, slot))));
+                    return Poll::Ready(Ok(Ok((request, permit))));
                 }
-                Stage::Gate(sleep) => {
+                Stage::Controller(sleep) => {
                     ready!(sleep.as_mut().poll(cx));
                     match self.plan.look_at_gate() {
                         Ok(None) => self.stage = Stage::Queue(self.plan.queue_again()),
                         Ok(Some(wait)) => self.stage = wait,
-                        Err(refusal) => return Poll::Ready(Ok(Err(refusal))),
+                        Err(rejection) => return Poll::Ready(Ok(Err(rejection))),
                     }
                 }
             }
@@ -191,34 +191,34 @@ impl<S: Service<Request<B>> + Clone, B> Wait<S, B> {
 }
 
 impl Plan {
-    fn queue(&self) -> Waiting<Places> {
-        Waiting::new(Arc::clone(&self.room), self.place, (), self.bounds)
+    fn queue(&self) -> Waiter<FixedLimit> {
+        Waiter::new(Arc::clone(&self.queue), self.position, (), self.limits)
     }
 
-    /// The slot of an admission, which may be due to slots that were lent.
-    fn slot(&self, seq: u64) -> Slot {
-        if let Some(permits) = self.room.tell(|places, _| places.lent.report()) {
-            trace::slots_lent(permits);
+    /// The permit of an admission, which may be due to permits that were lent.
+    fn permit(&self, seq: u64) -> Permit {
+        if let Some(permits) = self.queue.update(|places, _| places.lent.report()) {
+            trace::permits_lent(permits);
         }
-        Slot::new(Arc::clone(&self.room) as _, seq, self.config.lend_unread_after)
+        Permit::new(Arc::clone(&self.queue) as _, seq, self.config.lend_unread_after)
     }
 
     /// Under its old number, and whoever had a place has it again.
-    fn queue_again(&mut self) -> Waiting<Places> {
-        self.bounds.again = true;
+    fn queue_again(&mut self) -> Waiter<FixedLimit> {
+        self.limits.again = true;
         self.queue()
     }
 
-    /// Whether the gate above would still let the call go; if not, what to wait for, or the answer.
-    fn look_at_gate(&self) -> Result<Option<Stage>, Refusal> {
+    /// Whether the controller above would still let the call go; if not, what to wait for, or the answer.
+    fn look_at_gate(&self) -> Result<Option<Stage>, LocalRejection> {
         let Some(admitted) = &self.admitted else { return Ok(None) };
         match admitted.clearance(Instant::now()) {
             Clearance::Clear => Ok(None),
-            Clearance::Closed(closed) => Err(Refusal::closed(closed).said_by(admitted.closed_by())),
-            Clearance::Until(until) if self.bounds.deadline.is_some_and(|deadline| deadline < until) => {
-                Err(Refusal::new(Reason::Deadline, None))
+            Clearance::Closed(closed) => Err(LocalRejection::closed(closed).said_by(admitted.closed_by())),
+            Clearance::Until(until) if self.limits.deadline.is_some_and(|deadline| deadline < until) => {
+                Err(LocalRejection::new(RejectReason::Deadline, None))
             }
-            Clearance::Until(until) => Ok(Some(Stage::Gate(Box::pin(tokio::time::sleep_until(until))))),
+            Clearance::Until(until) => Ok(Some(Stage::Controller(Box::pin(tokio::time::sleep_until(until))))),
         }
     }
 }

@@ -8,13 +8,13 @@ use http::Request;
 use tower_layer::Layer;
 
 use super::ReleaseAt;
-use super::policy::Places;
+use super::policy::FixedLimit;
 use super::service::ConcurrencyLimit;
 use crate::key_map::{KeyMap, Standing};
 use crate::quota::Admitted;
 use crate::request::QuotaKey;
-use crate::response::rejection::{Refusal, RefuseWith};
-use crate::wait_queue::{DEFAULT_LEND_UNREAD_AFTER, Room};
+use crate::response::rejection::{LocalRejection, RejectWith};
+use crate::wait_queue::{DEFAULT_LEND_UNREAD_AFTER, WaitQueue};
 
 /// A limit per key remembers at most so many keys unless [`max_keys`](ConcurrencyLimitLayer::max_keys) says otherwise:
 /// 10,240. The idle key that was used longest ago is forgotten first, one in use never.
@@ -35,15 +35,15 @@ pub(super) struct Config {
     pub(super) queue_timeout: Option<Duration>,
     pub(super) release_at: ReleaseAt,
     pub(super) lend_unread_after: Option<Duration>,
-    pub(super) refuse_with: RefuseWith,
+    pub(super) reject_with: RejectWith,
 }
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    all: Arc<Room<Places>>,
+    all: Arc<WaitQueue<FixedLimit>>,
     /// For the keys that are not remembered, because all that are remembered are in use.
-    others: Arc<Room<Places>>,
-    keys: Mutex<KeyMap<Arc<Room<Places>>>>,
+    others: Arc<WaitQueue<FixedLimit>>,
+    keys: Mutex<KeyMap<Arc<WaitQueue<FixedLimit>>>>,
     size: AtomicUsize,
 }
 
@@ -61,9 +61,9 @@ impl ConcurrencyLimitLayer {
             queue_timeout: None,
             release_at: ReleaseAt::BodyEnd,
             lend_unread_after: Some(DEFAULT_LEND_UNREAD_AFTER),
-            refuse_with: Refusal::response,
+            reject_with: LocalRejection::response,
         };
-        let [all, others] = [(); 2].map(|()| Room::new(Places::new(n)));
+        let [all, others] = [(); 2].map(|()| WaitQueue::new(FixedLimit::new(n)));
         let keys = Mutex::new(KeyMap::new(MAX_LIMIT_KEYS));
         Self { config, shared: Arc::new(Shared { all, others, keys, size: AtomicUsize::new(n) }) }
     }
@@ -108,14 +108,14 @@ impl ConcurrencyLimitLayer {
         self
     }
 
-    /// When a slot is free again. Default: [`ReleaseAt::BodyEnd`].
+    /// When a permit is free again. Default: [`ReleaseAt::BodyEnd`].
     #[must_use]
     pub fn release_at(mut self, when: ReleaseAt) -> Self {
         self.config.release_at = when;
         self
     }
 
-    /// How long a response body may stay unpolled before its slot is lent to a call that waits; see
+    /// How long a response body may stay unpolled before its permit is lent to a call that waits; see
     /// [unread bodies](crate::limit#unread-bodies). Default: [`DEFAULT_LEND_UNREAD_AFTER`]. `None`: never.
     #[must_use]
     pub fn lend_unread_after(mut self, time: Option<Duration>) -> Self {
@@ -123,10 +123,10 @@ impl ConcurrencyLimitLayer {
         self
     }
 
-    /// What a call that is not let in is answered with. Default: [`Refusal::response`].
+    /// What a call that is not let in is answered with. Default: [`LocalRejection::response`].
     #[must_use]
-    pub fn refuse_with(mut self, refuse: RefuseWith) -> Self {
-        self.config.refuse_with = refuse;
+    pub fn reject_with(mut self, throttle: RejectWith) -> Self {
+        self.config.reject_with = throttle;
         self
     }
 
@@ -145,13 +145,13 @@ impl<S> Layer<S> for ConcurrencyLimitLayer {
 }
 
 impl Shared {
-    /// The room that a request belongs to.
-    pub(super) fn room<B>(
+    /// The queue that a request belongs to.
+    pub(super) fn queue<B>(
         &self,
         per_key: bool,
         request: &Request<B>,
         admitted: Option<&Admitted>,
-    ) -> Arc<Room<Places>> {
+    ) -> Arc<WaitQueue<FixedLimit>> {
         if !per_key {
             return Arc::clone(&self.all);
         }
@@ -159,22 +159,22 @@ impl Shared {
         let key = key.or_else(|| request.extensions().get::<QuotaKey>().copied());
         let key = key.unwrap_or_else(|| QuotaKey::of_head(request.uri(), request.headers(), b""));
         let mut keys = self.keys();
-        if let Some(room) = keys.get(key) {
-            return Arc::clone(room);
+        if let Some(queue) = keys.get(key) {
+            return Arc::clone(queue);
         }
-        let in_use = |room: &Arc<_>| if Arc::strong_count(room) > 1 { Standing::InUse } else { Standing::Idle };
+        let in_use = |queue: &Arc<_>| if Arc::strong_count(queue) > 1 { Standing::InUse } else { Standing::Idle };
         let (removed, fits) = keys.make_room(in_use);
         if !fits {
             return Arc::clone(&self.others);
         }
-        let room = Room::new(Places::new(self.size.load(Ordering::SeqCst)));
-        keys.insert(key, Arc::clone(&room));
+        let queue = WaitQueue::new(FixedLimit::new(self.size.load(Ordering::SeqCst)));
+        keys.insert(key, Arc::clone(&queue));
         drop(keys);
         drop(removed); // outside the lock: it may be much
-        room
+        queue
     }
 
-    fn keys(&self) -> MutexGuard<'_, KeyMap<Arc<Room<Places>>>> {
+    fn keys(&self) -> MutexGuard<'_, KeyMap<Arc<WaitQueue<FixedLimit>>>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -198,31 +198,31 @@ impl LimitHandle {
     /// Sets the limit, of each key if it is per key. Smaller: running calls go on. 0 pauses. Larger: waiters go at once.
     pub fn resize(&self, n: usize) {
         self.shared.size.store(n, Ordering::SeqCst);
-        // Read again under each room's lock: of two that resize at once, the same one is the last for all.
-        self.rooms().for_each(|room| room.tell(|places, _| places.size = self.shared.size.load(Ordering::SeqCst)));
+        // Read again under each queue's lock: of two that resize at once, the same one is the last for all.
+        self.queues().for_each(|queue| queue.update(|places, _| places.size = self.shared.size.load(Ordering::SeqCst)));
     }
 
-    /// How many slots are taken, over all keys. Slots that are lent do not count.
+    /// How many permits are taken, over all keys. Slots that are lent do not count.
     pub fn in_use(&self) -> usize {
-        self.rooms().map(|room| room.look(|places| places.in_use)).sum()
+        self.queues().map(|queue| queue.read(|places| places.in_use)).sum()
     }
 
-    /// How many slots are lent because nobody reads their response bodies, over all keys; see
+    /// How many permits are lent because nobody reads their response bodies, over all keys; see
     /// [unread bodies](crate::limit#unread-bodies).
     pub fn lent(&self) -> usize {
-        self.rooms().map(|room| room.look(|places| places.lent.count() as usize)).sum()
+        self.queues().map(|queue| queue.read(|places| places.lent.count() as usize)).sum()
     }
 
     /// How many calls wait, over all keys.
     pub fn queued(&self) -> usize {
-        self.rooms().map(|room| room.queued()).sum()
+        self.queues().map(|queue| queue.queued()).sum()
     }
 
     /// One after another, so that a key does not count as used while others are looked at.
-    fn rooms(&self) -> impl Iterator<Item = Arc<Room<Places>>> + use<> {
+    fn queues(&self) -> impl Iterator<Item = Arc<WaitQueue<FixedLimit>>> + use<> {
         let shared = &self.shared;
         let keys = shared.keys();
-        let rooms: Vec<_> = keys.values().chain([&shared.all, &shared.others]).map(Arc::downgrade).collect();
-        rooms.into_iter().filter_map(|room: Weak<_>| room.upgrade())
+        let queues: Vec<_> = keys.values().chain([&shared.all, &shared.others]).map(Arc::downgrade).collect();
+        queues.into_iter().filter_map(|queue: Weak<_>| queue.upgrade())
     }
 }

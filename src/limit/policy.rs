@@ -3,51 +3,55 @@
 use tokio::time::Instant;
 
 use crate::time::LONGEST;
-use crate::wait_queue::{Go, Lent, Next, Rule};
+use crate::wait_queue::{Admission, AdmissionPolicy, Decision, Lent};
 
 /// How many are in, and how many may be.
-pub(crate) struct Places {
+pub(crate) struct FixedLimit {
     pub(crate) size: usize,
     pub(crate) in_use: usize,
     pub(crate) lent: Lent,
 }
 
-impl Places {
+impl FixedLimit {
     pub(crate) fn new(size: usize) -> Self {
         Self { size, in_use: 0, lent: Lent::default() }
     }
 }
 
-impl Rule for Places {
-    type Ask = ();
-    type Pass = u64;
+impl AdmissionPolicy for FixedLimit {
+    type Call = ();
+    type Ticket = u64;
     const CLOCK: bool = false;
 
-    fn submit(&mut self, _: Instant) {}
+    fn on_arrival(&mut self, _: Instant) {}
 
-    fn next(&mut self, now: Instant, (): &(), ahead: usize) -> Next {
-        if self.in_use + ahead < self.size { Next::Go(Go::default()) } else { Next::Park(now + LONGEST) }
+    fn decide(&mut self, now: Instant, (): &(), ahead: usize) -> Decision {
+        if self.in_use + ahead < self.size {
+            Decision::Admit(Admission::default())
+        } else {
+            Decision::Blocked(now + LONGEST)
+        }
     }
 
-    fn take(&mut self, _: Instant, (): &(), _: Go) -> u64 {
+    fn admit(&mut self, _: Instant, (): &(), _: Admission) -> u64 {
         self.in_use += 1;
-        1 // slots are alike
+        1 // permits are alike
     }
 
-    fn ended(&mut self, _: Option<Instant>, _: u64) {
+    fn release(&mut self, _: Option<Instant>, _: u64) {
         self.in_use = self.in_use.saturating_sub(1);
     }
 
-    fn missing(&self, _: Instant, ahead: usize) -> usize {
+    fn missing_permits(&self, _: Instant, ahead: usize) -> usize {
         (self.in_use.saturating_add(ahead).saturating_add(1)).saturating_sub(self.size)
     }
 
-    fn lend(&mut self) {
+    fn lend_permit(&mut self) {
         self.in_use = self.in_use.saturating_sub(1);
         self.lent.lend();
     }
 
-    fn returned(&mut self, _: Option<Instant>, _: u64) {
+    fn release_lent(&mut self, _: Option<Instant>, _: u64) {
         self.lent.returned();
     }
 }

@@ -1,4 +1,4 @@
-//! [`ConcurrencyLimit`]: takes a slot for each call, or has it wait for one.
+//! [`ConcurrencyLimit`]: takes a permit for each call, or has it wait for one.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use super::future::{Plan, ResponseFuture};
 use crate::quota::Admitted;
 use crate::request::{Deadline, next_number};
 use crate::response::body::ResponseBody;
-use crate::wait_queue::{Bounds, Entry, Place, Slot};
+use crate::wait_queue::{Permit, QueuePosition, TryAdmit, WaitLimits};
 
 /// The service of a [`ConcurrencyLimitLayer`].
 #[derive(Debug, Clone)]
@@ -60,27 +60,27 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let config = &self.layer.config;
         let admitted = request.extensions().get::<Admitted>();
-        let room = self.layer.shared.room(config.per_key, &request, admitted);
+        let queue = self.layer.shared.queue(config.per_key, &request, admitted);
         // The readied instance is the one called, unless the call has to wait: then it is given up.
         let fresh = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, fresh);
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.at());
-        // One that comes through a gate was looked at there.
+        // One that comes through a controller was looked at there.
         let late = admitted.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if !late && let Entry::Admitted(seq) = room.enter(()) {
-            let slot = Slot::new(room, seq, config.lend_unread_after);
-            return ResponseFuture::calling(ready.call(request), slot, config.release_at);
+        if !late && let TryAdmit::Admitted(seq) = queue.try_admit(()) {
+            let permit = Permit::new(queue, seq, config.lend_unread_after);
+            return ResponseFuture::calling(ready.call(request), permit, config.release_at);
         }
         drop(ready);
         if let Some(admitted) = admitted {
-            admitted.held();
+            admitted.queued_below();
         }
-        let place = admitted.map_or_else(
-            || Place { class: request.extensions().get().copied().unwrap_or_default(), number: next_number() },
-            |admitted| admitted.place,
+        let position = admitted.map_or_else(
+            || QueuePosition { class: request.extensions().get().copied().unwrap_or_default(), number: next_number() },
+            |admitted| admitted.position,
         );
-        let bounds = Bounds { max_queue: config.max_queue, timeout: config.queue_timeout, deadline, again: false };
-        let plan = Plan { config: *config, room, place, bounds, admitted: admitted.cloned() };
+        let limits = WaitLimits { max_queue: config.max_queue, timeout: config.queue_timeout, deadline, again: false };
+        let plan = Plan { config: *config, queue, position, limits, admitted: admitted.cloned() };
         ResponseFuture::waiting(self.inner.clone(), request, plan)
     }
 }

@@ -1,18 +1,18 @@
 //! May this key send now? What we believe about the server's buckets, its cap on what runs at once, and its cooldown.
 //!
-//! [`Quotas`] is the handle of a layer's state: one gate for each [`QuotaKey`]. A gate's rules are a pure core: what each
+//! [`Quotas`] is the handle of a layer's state: one controller for each [`QuotaKey`]. A controller's rules are a pure core: what each
 //! event does to it is a function of its state, the event and `now`. Its parts, from the inside out:
 //!
 //! * `level`: one bucket of the server's, read from `x-ratelimit-*` headers: how much it holds, how fast it fills
 //! * `window`: how many calls at once
 //! * `correction`: how much of an estimated token the server really takes
-//! * `ceiling`: a rate learned from refusals, for limits that no header shows
-//! * `blame`: what a refusal is evidence of, once an episode
-//! * `call_specific`: refusals that concern one call alone
+//! * `learned_rate`: a rate learned from 429s, for limits that no header shows
+//! * `attribution`: what a 429 is evidence of, once an episode
+//! * `call_specific`: 429s that concern one call alone
 //! * `cooldown`: not before, and the key that is closed
 //! * `probe`: when a call goes although what is believed speaks against it
-//! * `gate`: composes them
-//! * `registry`: the gates by key
+//! * `controller`: composes them
+//! * `registry`: the controllers by key
 //! * `account`: keys that share a plan, and what is known of it
 
 mod account;
@@ -27,8 +27,8 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
-use crate::wait_queue::{Closed, Place, Room};
-pub(crate) use controller::{Ask, Gate, News, Probe, Ticket};
+use crate::wait_queue::{Closed, QueuePosition, WaitQueue};
+pub(crate) use controller::{CallInfo, Controller, PendingEvents, Probe, Ticket};
 pub(crate) use registry::{Found, Member, Origin};
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
 
@@ -37,9 +37,9 @@ pub const DEFAULT_INITIAL_WINDOW: u32 = 16;
 /// A hint beyond this is not waited for, and closes its key: 120 s.
 pub const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(120);
 
-/// What a gate is told by its layer.
+/// What a controller is told by its layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct GateConfig {
+pub(crate) struct ControllerConfig {
     pub(crate) pacing: bool,
     pub(crate) initial_window: u32,
     pub(crate) max_wait: Duration,
@@ -48,7 +48,7 @@ pub(crate) struct GateConfig {
     pub(crate) tokens_per_minute: Option<f64>,
 }
 
-impl Default for GateConfig {
+impl Default for ControllerConfig {
     fn default() -> Self {
         Self {
             pacing: true,
@@ -61,14 +61,14 @@ impl Default for GateConfig {
     }
 }
 
-/// In a request's extensions, for each attempt: its place, its key, and the gate that let it go.
+/// In a request's extensions, for each attempt: its position, its key, and the controller that let it go.
 ///
-/// A limit below queues under the same place, and looks at the gate once more when the call had to wait there.
+/// A limit below queues under the same position, and looks at the controller once more when the call had to wait there.
 #[derive(Debug, Clone)]
 pub(crate) struct Admitted {
-    pub(crate) place: Place,
+    pub(crate) position: QueuePosition,
     pub(crate) key: QuotaKey,
-    pub(crate) gate: Arc<Room<Gate>>,
+    pub(crate) controller: Arc<WaitQueue<Controller>>,
     pub(crate) seq: u64,
 }
 
@@ -81,22 +81,22 @@ pub(crate) enum Clearance {
 }
 
 impl Admitted {
-    /// The call queues below the gate: that no answer comes says nothing of the server.
-    pub(crate) fn held(&self) {
-        self.gate.tell(|gate, _| gate.held(self.seq));
+    /// The call queues below the controller: that no answer comes says nothing of the server.
+    pub(crate) fn queued_below(&self) {
+        self.controller.update(|controller, _| controller.queued_below(self.seq));
     }
 
     /// The call goes from below.
     pub(crate) fn sent(&self) {
-        self.gate.tell(|gate, now| gate.sent_from_below(now, self.seq));
+        self.controller.update(|controller, now| controller.sent_from_below(now, self.seq));
     }
 
     pub(crate) fn clearance(&self, now: Instant) -> Clearance {
-        self.gate.look(|gate| gate.clearance(now, self.seq))
+        self.controller.read(|controller| controller.clearance(now, self.seq))
     }
 
     /// What the server said when the quota was used up.
     pub(crate) fn closed_by(&self) -> Option<Arc<ErrorReply>> {
-        self.gate.look(Gate::closed_by)
+        self.controller.read(Controller::closed_by)
     }
 }

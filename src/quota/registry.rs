@@ -1,4 +1,4 @@
-//! The gates by key: found or made on first use, at most so many.
+//! The controllers by key: found or made on first use, at most so many.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -7,19 +7,19 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::account::{Accounts, Inherited};
-use super::{Gate, GateConfig};
+use super::{Controller, ControllerConfig};
 use crate::dialect::Dialect;
 use crate::key_map::{KeyMap, Standing};
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
-use crate::wait_queue::Room;
+use crate::wait_queue::WaitQueue;
 
 /// At most so many keys are remembered unless [`max_keys`](crate::RetryOn429Layer::max_keys) says otherwise: 10,240. A
 /// forgotten key behaves as new.
 ///
 /// The key that was used longest ago is forgotten first; one that cools down, is closed or has a learned limit on calls at
 /// once is forgotten last; one that a call is using never is. While all keys are in use, a call of another key is not
-/// remembered: it is handled by itself, and an [`Event::TooManyKeys`](crate::Event::TooManyKeys) says so.
+/// remembered: it is handled by itself, and an [`QuotaEvent::TooManyKeys`](crate::QuotaEvent::TooManyKeys) says so.
 pub const MAX_KEYS: usize = 10_240;
 /// A call that is not remembered is reported if none was for so long: a minute.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
@@ -47,23 +47,23 @@ struct Shared {
 }
 
 struct Keys {
-    gates: KeyMap<Known>,
+    controllers: KeyMap<Known>,
     accounts: Accounts,
     /// When a call was last not remembered.
     left_out: Option<Instant>,
 }
 
 struct Known {
-    gate: Arc<Room<Gate>>,
+    controller: Arc<WaitQueue<Controller>>,
     /// The keys that share a plan and a balance with this one have the same.
     account: QuotaKey,
 }
 
 /// What a call gets for its key.
 pub(crate) struct Found {
-    pub(crate) gate: Arc<Room<Gate>>,
+    pub(crate) controller: Arc<WaitQueue<Controller>>,
     pub(crate) account: QuotaKey,
-    /// All of so many keys are in use, so this gate is not remembered; told of the first such call for a while.
+    /// All of so many keys are in use, so this controller is not remembered; told of the first such call for a while.
     pub(crate) too_many: Option<usize>,
 }
 
@@ -90,27 +90,27 @@ pub struct KeySnapshot {
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { gates: KeyMap::new(MAX_KEYS), accounts: Accounts::new(MAX_KEYS), left_out: None }
+        Self { controllers: KeyMap::new(MAX_KEYS), accounts: Accounts::new(MAX_KEYS), left_out: None }
     }
 }
 
 impl Quotas {
     /// What is believed of a key now; nothing if no call has used it.
     pub fn snapshot(&self, key: QuotaKey) -> Option<KeySnapshot> {
-        let gate = Arc::clone(&self.keys().gates.peek(key)?.gate);
+        let controller = Arc::clone(&self.keys().controllers.peek(key)?.controller);
         let now = Instant::now();
-        let queued = gate.queued();
-        Some(gate.look(|gate| KeySnapshot {
-            in_flight: gate.in_flight(),
-            window: gate.window(),
+        let queued = controller.queued();
+        Some(controller.read(|controller| KeySnapshot {
+            in_flight: controller.in_flight(),
+            window: controller.window(),
             queued,
-            cooldown: gate.until().filter(|until| *until > now).map(|until| until - now),
+            cooldown: controller.until().filter(|until| *until > now).map(|until| until - now),
         }))
     }
 
     /// How many keys are remembered.
     pub fn len(&self) -> usize {
-        self.keys().gates.len()
+        self.keys().controllers.len()
     }
 
     /// Whether no call has been made yet.
@@ -124,42 +124,47 @@ impl Quotas {
 
     pub(crate) fn set_max_keys(&self, max: usize) {
         let mut keys = self.keys();
-        keys.gates.set_max(max);
+        keys.controllers.set_max(max);
         keys.accounts.set_max(max);
     }
 
-    /// The gate of a key, which is made if there is none.
+    /// The controller of a key, which is made if there is none.
     #[inline]
-    pub(crate) fn gate(&self, key: QuotaKey, config: &Arc<GateConfig>, origin: impl FnOnce() -> Origin) -> Found {
+    pub(crate) fn controller(
+        &self,
+        key: QuotaKey,
+        config: &Arc<ControllerConfig>,
+        origin: impl FnOnce() -> Origin,
+    ) -> Found {
         let mut keys = self.keys();
-        if let Some(Known { gate, account }) = keys.gates.get(key) {
-            return Found { gate: Arc::clone(gate), account: *account, too_many: None };
+        if let Some(Known { controller, account }) = keys.controllers.get(key) {
+            return Found { controller: Arc::clone(controller), account: *account, too_many: None };
         }
         let now = Instant::now();
         let Origin { dialect, account } = origin();
-        let gate = Room::new(Gate::new(Arc::clone(config), dialect, self.rng(), now));
-        let (removed, fits) = keys.gates.make_room(|known| known.standing(now));
+        let controller = WaitQueue::new(Controller::new(Arc::clone(config), dialect, self.rng(), now));
+        let (removed, fits) = keys.controllers.make_room(|known| known.standing(now));
         for (key, known) in &removed {
             keys.accounts.leave(known.account, *key);
         }
         let mut too_many = None;
         if fits {
-            keys.gates.insert(key, Known { gate: Arc::clone(&gate), account });
+            keys.controllers.insert(key, Known { controller: Arc::clone(&controller), account });
             keys.accounts.join(account, key);
         } else {
             let last = keys.left_out.replace(now);
-            too_many = last.is_none_or(|last| now >= last + REPORT_AGAIN).then(|| keys.gates.max());
+            too_many = last.is_none_or(|last| now >= last + REPORT_AGAIN).then(|| keys.controllers.max());
         }
         let closed = keys.accounts.inherit(account, now);
         drop(keys);
         drop(removed); // outside the lock: it may be much
         if let Some(Inherited { left, wait, reply }) = closed {
-            gate.tell(|gate, now| {
-                gate.inherit(now, (left, wait));
-                gate.remember(&reply);
+            controller.update(|controller, now| {
+                controller.inherit(now, (left, wait));
+                controller.remember(&reply);
             });
         }
-        Found { gate, account, too_many }
+        Found { controller, account, too_many }
     }
 
     /// Closes an account: the remembered keys that are to be told, but for the one that found out.
@@ -175,7 +180,7 @@ impl Quotas {
         keys.others(account, key)
     }
 
-    /// Opens an account, if it was closed: the remembered keys that are to be told, but for the one that found out.
+    /// State an account, if it was closed: the remembered keys that are to be told, but for the one that found out.
     pub(crate) fn open_account(&self, account: QuotaKey, key: QuotaKey) -> Vec<Member> {
         let mut keys = self.keys();
         keys.accounts.open(account);
@@ -194,21 +199,21 @@ impl Quotas {
     }
 }
 
-/// A key of an account, and its gate. It does not count as a use of the key.
-pub(crate) type Member = (QuotaKey, Weak<Room<Gate>>);
+/// A key of an account, and its controller. It does not count as a use of the key.
+pub(crate) type Member = (QuotaKey, Weak<WaitQueue<Controller>>);
 
 impl Keys {
     fn others(&self, account: QuotaKey, key: QuotaKey) -> Vec<Member> {
         let others = self.accounts.members(account).filter(|other| *other != key);
-        others.filter_map(|other| Some((other, Arc::downgrade(&self.gates.peek(other)?.gate)))).collect()
+        others.filter_map(|other| Some((other, Arc::downgrade(&self.controllers.peek(other)?.controller)))).collect()
     }
 }
 
 impl Known {
     fn standing(&self, now: Instant) -> Standing {
-        if Arc::strong_count(&self.gate) > 1 {
+        if Arc::strong_count(&self.controller) > 1 {
             Standing::InUse
-        } else if self.gate.look(|gate| gate.worth_keeping(now)) {
+        } else if self.controller.read(|controller| controller.worth_keeping(now)) {
             Standing::WorthKeeping
         } else {
             Standing::Idle

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 /// Until when a call may wait, attempts and sleeps together, set in a request's extensions.
 ///
-/// A call whose turn cannot come in time is answered locally at once (`local_deadline`), and a refused call whose next
-/// sleep would not fit gets the server's refusal. An attempt that is on the wire is not interrupted: that is the
+/// A call whose turn cannot come in time is answered locally at once (`local_deadline`), and a throttled call whose next
+/// sleep would not fit gets the server's 429. An attempt that is on the wire is not interrupted: that is the
 /// business of a timeout layer.
 ///
 /// ```

@@ -1,6 +1,6 @@
 //! The response body of both layers: the inner body untouched, or what was read of it and then the rest, or our own words.
 //!
-//! It holds the slot of its call until the first of end of stream, error and drop.
+//! It holds the permit of its call until the first of end of stream, error and drop.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use crate::response::stream_errors::Observer;
-use crate::wait_queue::Slot;
+use crate::wait_queue::Permit;
 
 /// At most so many frames of an error body are read ahead, whatever their size: empty ones cost memory, too.
 const MAX_FRAMES: usize = 4096;
@@ -25,22 +25,22 @@ pin_project! {
     /// On success it forwards the inner body's frames as they are; `is_end_stream`, `size_hint` and trailers stay exact.
     /// An error body that was read for its verdict is handed back whole: what was read, then the rest, then its error.
     ///
-    /// The call's slot is given back at the first of end of stream (trailers are one), error and drop of this body. The slot
+    /// The call's permit is given back at the first of end of stream (trailers are one), error and drop of this body. The permit
     /// of a body that is not polled once within 1 s is lent to a call that waits, and the body stays readable: see
     /// [unread bodies](crate::limit#unread-bodies).
-    #[must_use = "a body that is kept without being read keeps its call's slot"]
+    #[must_use = "a body that is kept without being read keeps its call's permit"]
     pub struct ResponseBody<B: Body> {
-        // The order of fields is the order of release: the inner body first, then the slot.
+        // The order of fields is the order of release: the inner body first, then the permit.
         #[pin]
         kind: Kind<B>,
-        held: Option<Held>,
+        guard: Option<BodyGuard>,
     }
 }
 
-/// What goes with a body until it ends: its call's slot, and who looks for errors as it streams by and tells the slot's
-/// gate of them.
-pub(crate) struct Held {
-    slot: Slot,
+/// What goes with a body until it ends: its call's permit, and who looks for errors as it streams by and tells the permit's
+/// controller of them.
+pub(crate) struct BodyGuard {
+    permit: Permit,
     observer: Observer,
 }
 
@@ -56,29 +56,29 @@ pin_project! {
 impl<B: Body<Data = Bytes>> ResponseBody<B> {
     /// The inner body, with what it holds; one that is over already holds nothing.
     #[inline]
-    pub(crate) fn inner(body: B, held: Option<Held>) -> Self {
-        let held = held.and_then(|held| held.handed_out(body.is_end_stream()));
-        Self { kind: Kind::Inner { body }, held }
+    pub(crate) fn inner(body: B, guard: Option<BodyGuard>) -> Self {
+        let guard = guard.and_then(|guard| guard.handed_out(body.is_end_stream()));
+        Self { kind: Kind::Inner { body }, guard }
     }
 
-    pub(crate) fn read(read: ReadAhead<B>, held: Option<Held>) -> Self {
-        let held = held.and_then(|held| held.handed_out(read.is_end_stream()));
-        Self { kind: Kind::Read { read }, held }
+    pub(crate) fn read(read: ReadAhead<B>, guard: Option<BodyGuard>) -> Self {
+        let guard = guard.and_then(|guard| guard.handed_out(read.is_end_stream()));
+        Self { kind: Kind::Read { read }, guard }
     }
 
     pub(crate) fn local(bytes: Bytes) -> Self {
-        Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) }, held: None }
+        Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) }, guard: None }
     }
 }
 
-impl Held {
-    pub(crate) fn new(slot: Slot, observer: Observer) -> Self {
-        Self { slot, observer }
+impl BodyGuard {
+    pub(crate) fn new(permit: Permit, observer: Observer) -> Self {
+        Self { permit, observer }
     }
 
-    /// A slot alone: nobody looks.
-    pub(crate) fn slot(slot: Slot) -> Self {
-        Self::new(slot, Observer::default())
+    /// A permit alone: nobody looks.
+    pub(crate) fn permit(permit: Permit) -> Self {
+        Self::new(permit, Observer::default())
     }
 
     /// The body goes to its caller. One that is over holds nothing any more.
@@ -87,7 +87,7 @@ impl Held {
         if over {
             return None;
         }
-        self.slot.handed_out();
+        self.permit.handed_out();
         Some(self)
     }
 
@@ -95,11 +95,11 @@ impl Held {
     #[inline]
     fn see(&mut self, data: Option<&Bytes>, over: bool) {
         if data.is_some() {
-            self.slot.delivered();
+            self.permit.delivered();
         }
         self.observer.see(data, over);
         if over && let Some((estimated, used)) = self.observer.usage() {
-            self.slot.used(estimated, used);
+            self.permit.used(estimated, used);
         }
     }
 }
@@ -111,8 +111,8 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        if let Some(held) = this.held {
-            held.slot.polled();
+        if let Some(guard) = this.guard {
+            guard.permit.polled();
         }
         let polled = match this.kind.as_mut().project() {
             KindProj::Inner { body } => body.poll_frame(cx),
@@ -120,24 +120,24 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             KindProj::Local { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         };
         let Poll::Ready(frame) = polled else {
-            if let Some(held) = this.held {
-                held.observer.waits();
+            if let Some(guard) = this.guard {
+                guard.observer.waits();
             }
             return Poll::Pending;
         };
         // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
         // Nothing comes after trailers, either.
-        if let Some(held) = this.held {
+        if let Some(guard) = this.guard {
             let data = match &frame {
                 Some(Ok(frame)) => frame.data_ref(),
                 _ => None,
             };
             if data.is_some() && !this.kind.is_end_stream() {
-                held.see(data, false);
-            } else if let Some(mut held) = this.held.take() {
-                // Taken out first: a callback that panics drops the slot, too.
-                held.see(data, true);
-                held.slot.over(held.observer.waited());
+                guard.see(data, false);
+            } else if let Some(mut guard) = this.guard.take() {
+                // Taken out first: a callback that panics drops the permit, too.
+                guard.see(data, true);
+                guard.permit.over(guard.observer.waited());
             }
         }
         Poll::Ready(frame)
@@ -174,7 +174,9 @@ impl<B: Body<Data = Bytes> + Default> Default for ResponseBody<B> {
 
 impl<B: Body> std::fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ResponseBody").field("slot", &self.held.as_ref().map(|held| &held.slot)).finish_non_exhaustive()
+        f.debug_struct("ResponseBody")
+            .field("permit", &self.guard.as_ref().map(|guard| &guard.permit))
+            .finish_non_exhaustive()
     }
 }
 

@@ -18,7 +18,7 @@ const LOCAL: HeaderName = HeaderName::from_static("x-tower-429-local");
 /// Why a call was answered locally, without being sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum RejectReason {
     /// The queue had no place left (`local_queue_full`).
     QueueFull,
     /// The call waited for as long as it may wait in a queue (`local_queue_timeout`).
@@ -31,7 +31,7 @@ pub enum Reason {
     Cooldown,
 }
 
-impl Reason {
+impl RejectReason {
     const ALL: [Self; 5] = [Self::QueueFull, Self::QueueTimeout, Self::Deadline, Self::QuotaExhausted, Self::Cooldown];
 
     /// The `code` in the body of the local answer, where it does not repeat the server's own.
@@ -76,32 +76,32 @@ impl Reason {
 /// In the extensions of a response: it is ours, the server has not seen the call.
 ///
 /// ```
-/// use tower_429::{Reason, Refusal};
+/// use tower_429::{RejectReason, LocalRejection};
 ///
 /// fn is_ours<B>(response: &http::Response<B>) -> bool {
-///     response.extensions().get::<Refusal>().is_some_and(|refusal| refusal.reason == Reason::QueueFull)
+///     response.extensions().get::<LocalRejection>().is_some_and(|rejection| rejection.reason == RejectReason::QueueFull)
 /// }
 /// # assert!(!is_ours(&http::Response::new(())));
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Refusal {
+pub struct LocalRejection {
     /// Why.
-    pub reason: Reason,
+    pub reason: RejectReason,
     /// When it is worth trying again, if that is known.
     pub retry_after: Option<Duration>,
     /// What the server said when the quota was used up.
     said: Option<Arc<ErrorReply>>,
 }
 
-impl Refusal {
-    pub(crate) const fn new(reason: Reason, retry_after: Option<Duration>) -> Self {
+impl LocalRejection {
+    pub(crate) const fn new(reason: RejectReason, retry_after: Option<Duration>) -> Self {
         Self { reason, retry_after, said: None }
     }
 
     /// Keeps what the server said, where the reason is that a quota is used up.
     pub(crate) fn said_by(mut self, said: Option<Arc<ErrorReply>>) -> Self {
-        self.said = said.filter(|_| self.reason == Reason::QuotaExhausted);
+        self.said = said.filter(|_| self.reason == RejectReason::QuotaExhausted);
         self
     }
 
@@ -112,7 +112,7 @@ impl Refusal {
 
     /// The answer of a key that is closed.
     pub(crate) const fn closed(closed: Closed) -> Self {
-        let reason = if closed.quota { Reason::QuotaExhausted } else { Reason::Cooldown };
+        let reason = if closed.quota { RejectReason::QuotaExhausted } else { RejectReason::Cooldown };
         Self::new(reason, Some(closed.retry_after))
     }
 
@@ -124,11 +124,11 @@ impl Refusal {
     ///
     /// ```
     /// use http::StatusCode;
-    /// use tower_429::{ConcurrencyLimitLayer, Refusal};
+    /// use tower_429::{ConcurrencyLimitLayer, LocalRejection};
     ///
     /// // Servers often prefer a 503.
-    /// let layer = ConcurrencyLimitLayer::new(64).max_queue(256).refuse_with(|refusal: &Refusal| {
-    ///     let mut response = refusal.response();
+    /// let layer = ConcurrencyLimitLayer::new(64).max_queue(256).reject_with(|rejection: &LocalRejection| {
+    ///     let mut response = rejection.response();
     ///     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     ///     response
     /// });
@@ -155,7 +155,7 @@ impl Refusal {
 }
 
 /// Makes the local answer.
-pub(crate) type RefuseWith = fn(&Refusal) -> Response<Bytes>;
+pub(crate) type RejectWith = fn(&LocalRejection) -> Response<Bytes>;
 
 #[cfg(test)]
 mod tests {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_local_answer_looks_like_the_servers_own() {
-        let response = Refusal::new(Reason::Cooldown, Some(Duration::from_micros(1_000_500))).response();
+        let response = LocalRejection::new(RejectReason::Cooldown, Some(Duration::from_micros(1_000_500))).response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after-ms"], "1001");
         assert_eq!(response.headers()["retry-after"], "2");
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_wait_without_end_does_not_overflow() {
-        let response = Refusal::new(Reason::Cooldown, Some(Duration::MAX)).response();
+        let response = LocalRejection::new(RejectReason::Cooldown, Some(Duration::MAX)).response();
         assert_eq!(response.headers()["retry-after-ms"], u64::MAX.to_string().as_str());
     }
 }

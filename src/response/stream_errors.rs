@@ -54,7 +54,7 @@ pub(crate) struct Observer {
     form: Form,
     /// Without it errors are not looked for.
     errors: Option<Box<dyn BodyErrors>>,
-    /// It did not come at once with its head. Kept here, where it takes no room: bodies are moved, and each move is a copy.
+    /// It did not come at once with its head. Kept here, where it takes no queue: bodies are moved, and each move is a copy.
     waited: bool,
     /// The unfinished line, or the document so far; made only when one does not arrive in one piece.
     pieces: Option<Box<Pieces>>,
@@ -62,7 +62,7 @@ pub(crate) struct Observer {
     usage: Option<Usage>,
 }
 
-/// Tokens, as small as they are in a [`Cost`](crate::Cost): each response body carries room for them.
+/// Tokens, as small as they are in a [`Cost`](crate::Cost): each response body carries queue for them.
 #[derive(Debug)]
 struct Usage {
     estimated: f32,

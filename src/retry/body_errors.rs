@@ -7,17 +7,17 @@ use http::{Response, StatusCode, response};
 use super::call::Call;
 use super::layer::Shared;
 use crate::classify::{Kind, Verdict};
-use crate::quota::{Gate, Ticket};
+use crate::quota::{Controller, Ticket};
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
 use crate::response::stream_errors::BodyErrors;
 use crate::trace;
-use crate::wait_queue::Room;
+use crate::wait_queue::WaitQueue;
 
 /// What goes with a body to judge its errors: the call's key and account, and the head of its answer where the user judges.
 pub(super) struct InBody {
     shared: Arc<Shared>,
-    gate: Arc<Room<Gate>>,
+    controller: Arc<WaitQueue<Controller>>,
     keys: (QuotaKey, QuotaKey),
     seq: u64,
     head: Option<Box<response::Parts>>,
@@ -34,14 +34,14 @@ impl<C> Call<C> {
         head: impl FnOnce() -> response::Parts,
     ) -> Box<dyn BodyErrors> {
         let head = self.shared.config.classify.is_some().then(|| Box::new(head()));
-        let (shared, gate) = (Arc::clone(&self.shared), Arc::clone(&self.gate));
-        Box::new(InBody { shared, gate, keys: (self.key, self.account), seq: ticket.seq, head, probe })
+        let (shared, controller) = (Arc::clone(&self.shared), Arc::clone(&self.controller));
+        Box::new(InBody { shared, controller, keys: (self.key, self.account), seq: ticket.seq, head, probe })
     }
 }
 
 impl BodyErrors for InBody {
     fn read(&self, text: &[u8]) -> Option<ErrorReply> {
-        self.shared.judge_text(&self.gate, self.head.as_deref(), text)
+        self.shared.judge_text(&self.controller, self.head.as_deref(), text)
     }
 
     fn found(&mut self, error: ErrorReply) {
@@ -49,10 +49,13 @@ impl BodyErrors for InBody {
         trace::in_body(&error.verdict);
         let seq = self.seq;
         if error.verdict.kind == Kind::QuotaExhausted {
-            self.shared
-                .tell_error(self.keys, &self.gate, error, |gate, now, error| gate.heard(now, seq, &error.verdict));
+            self.shared.close_quota(self.keys, &self.controller, error, |controller, now, error| {
+                controller.on_stream_error(now, seq, &error.verdict)
+            });
         } else {
-            self.shared.tell(self.keys, &self.gate, |gate, now| gate.heard(now, seq, &error.verdict));
+            self.shared.update_quota(self.keys, &self.controller, |controller, now| {
+                controller.on_stream_error(now, seq, &error.verdict)
+            });
         }
     }
 
@@ -63,7 +66,7 @@ impl BodyErrors for InBody {
     fn none_found(&mut self) {
         self.probe = false;
         let seq = self.seq;
-        self.shared.tell(self.keys, &self.gate, |gate, _| gate.no_error(seq));
+        self.shared.update_quota(self.keys, &self.controller, |controller, _| controller.on_stream_end(seq));
     }
 }
 
@@ -72,13 +75,13 @@ impl Shared {
     /// headers of a success say nothing of it.
     pub(super) fn judge_text(
         &self,
-        gate: &Room<Gate>,
+        controller: &WaitQueue<Controller>,
         head: Option<&response::Parts>,
         text: &[u8],
     ) -> Option<ErrorReply> {
         let own = self.config.classify.as_ref().zip(head).and_then(|(with, head)| with(head, text));
         let verdict = own.unwrap_or_else(|| {
-            let dialect = gate.look(Gate::dialect);
+            let dialect = controller.read(Controller::dialect);
             Verdict::in_dialect(dialect, StatusCode::OK, &http::HeaderMap::new(), text)
         });
         (verdict.kind != Kind::Pass).then(|| ErrorReply::new(verdict, text))

@@ -14,37 +14,37 @@ use super::layer::Shared;
 use super::policy::{Class, Spent, may_sleep};
 use crate::backoff;
 use crate::classify::Verdict;
-use crate::quota::{Admitted, Ask, Clearance, Gate, Ticket};
+use crate::quota::{Admitted, CallInfo, Clearance, Controller, Ticket};
 use crate::request::{QuotaKey, ResendCount};
 use crate::response::body::ResponseBody;
-use crate::response::rejection::{Reason, Refusal};
+use crate::response::rejection::{LocalRejection, RejectReason};
 use crate::retry::clone_body::CloneBody;
 use crate::trace;
-use crate::wait_queue::{Bounds, Entry, Place, Room, Slot, Waiting};
+use crate::wait_queue::{Permit, QueuePosition, TryAdmit, WaitLimits, WaitQueue, Waiter};
 
 pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// What an admitted attempt holds.
-pub(super) struct Passage {
+pub(super) struct Attempt {
     pub(super) ticket: Ticket,
-    pub(super) slot: Slot,
+    pub(super) permit: Permit,
 }
 
 /// A call, from its first attempt to its answer.
 pub(super) struct Call<C> {
     pub(super) shared: Arc<Shared>,
-    pub(super) gate: Arc<Room<Gate>>,
-    pub(super) place: Place,
-    pub(super) ask: Ask,
+    pub(super) controller: Arc<WaitQueue<Controller>>,
+    pub(super) position: QueuePosition,
+    pub(super) call_info: CallInfo,
     pub(super) deadline: Option<Instant>,
     pub(super) waited: Duration,
-    pub(super) replay: C,
+    pub(super) clone_body: C,
     pub(super) key: QuotaKey,
     pub(super) account: QuotaKey,
-    pub(super) asked: bool,
+    pub(super) retry_allowed: bool,
     pub(super) nested: bool,
     /// What the running attempt holds. The future drops what it called first, then this.
-    pub(super) passage: Option<Passage>,
+    pub(super) attempt: Option<Attempt>,
     /// The running attempt has been polled: it may have reached the server.
     pub(super) started: bool,
     /// There is a copy of the request.
@@ -53,60 +53,52 @@ pub(super) struct Call<C> {
     pub(super) is_post: bool,
     pub(super) attempts: u32,
     pub(super) throttled: u32,
-    /// Refused probes, which cost no retry, up to as many as there are retries.
+    /// Throttled probes, which cost no retry, up to as many as there are retries.
     pub(super) probes: u32,
     pub(super) others: u32,
     pub(super) slept: Duration,
     pub(super) verdict: Option<Box<Verdict>>,
 }
 
-/// When a refused call goes again.
-pub(super) struct Again {
+/// When a throttled call goes again.
+pub(super) struct RetryPlan {
     /// Not before this.
     pub(super) at: Instant,
     /// It sleeps by itself until then, instead of keeping its place in the key's queue.
-    pub(super) alone: bool,
+    pub(super) bypass_queue: bool,
 }
 
 /// What is known of a call before its first attempt.
-pub(super) struct Facts {
-    pub(super) gate: Arc<Room<Gate>>,
+pub(super) struct CallContext {
+    pub(super) controller: Arc<WaitQueue<Controller>>,
     pub(super) key: QuotaKey,
     pub(super) account: QuotaKey,
-    pub(super) place: Place,
-    pub(super) ask: Ask,
+    pub(super) position: QueuePosition,
+    pub(super) call_info: CallInfo,
     pub(super) deadline: Option<Instant>,
     /// It may be sent more than once.
-    pub(super) asked: bool,
+    pub(super) retry_allowed: bool,
     /// Another `RetryOn429` above handles this call: not paced, not retried, only judged.
     pub(super) nested: bool,
 }
 
-/// How a call gets in.
-pub(super) enum Entrance {
-    /// It goes at once.
-    Open,
-    /// It queues.
-    Queue,
-}
-
 impl<C> Call<C> {
     #[inline]
-    pub(super) fn new(shared: Arc<Shared>, replay: C, facts: Facts) -> Self {
-        let Facts { gate, key, account, place, ask, deadline, asked, nested } = facts;
+    pub(super) fn new(shared: Arc<Shared>, clone_body: C, context: CallContext) -> Self {
+        let CallContext { controller, key, account, position, call_info, deadline, retry_allowed, nested } = context;
         Self {
             shared,
-            gate,
-            place,
-            ask,
+            controller,
+            position,
+            call_info,
             deadline,
             waited: Duration::ZERO,
-            replay,
+            clone_body,
             key,
             account,
-            asked,
+            retry_allowed,
             nested,
-            passage: None,
+            attempt: None,
             started: false,
             replayable: false,
             is_post: false,
@@ -119,32 +111,34 @@ impl<C> Call<C> {
         }
     }
 
-    /// Whether the call goes at once, if nobody is before it.
+    /// Sends the call without a wait, if nothing holds it back. False: it has to queue.
     #[inline]
-    pub(super) fn enter(&mut self) -> Result<Entrance, Refusal> {
+    pub(super) fn try_admit(&mut self) -> Result<bool, LocalRejection> {
         if self.nested {
-            return Ok(Entrance::Open);
+            return Ok(true);
         }
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(Refusal::new(Reason::Deadline, None));
+            return Err(LocalRejection::new(RejectReason::Deadline, None));
         }
-        match self.gate.enter(self.ask) {
-            Entry::Admitted(ticket) => self.admitted(ticket),
-            Entry::Wait => return Ok(Entrance::Queue),
-            Entry::Closed(closed) => return Err(Refusal::closed(closed)),
-            Entry::Reject { retry_after } => return Err(Refusal::new(Reason::Cooldown, Some(retry_after))),
+        match self.controller.try_admit(self.call_info) {
+            TryAdmit::Admitted(ticket) => self.admitted(ticket),
+            TryAdmit::Wait => return Ok(false),
+            TryAdmit::Closed(closed) => return Err(LocalRejection::closed(closed)),
+            TryAdmit::Reject { retry_after } => {
+                return Err(LocalRejection::new(RejectReason::Cooldown, Some(retry_after)));
+            }
         }
-        Ok(Entrance::Open)
+        Ok(true)
     }
 
     /// The call in its key's queue: a new one, or one that goes again and has slept for so long.
-    pub(super) fn queue(&self, sleep: Option<Duration>) -> Waiting<Gate> {
-        Waiting::new(Arc::clone(&self.gate), self.place, self.ask, self.bounds(sleep))
+    pub(super) fn queue(&self, sleep: Option<Duration>) -> Waiter<Controller> {
+        Waiter::new(Arc::clone(&self.controller), self.position, self.call_info, self.limits(sleep))
     }
 
-    fn bounds(&self, sleep: Option<Duration>) -> Bounds {
+    fn limits(&self, sleep: Option<Duration>) -> WaitLimits {
         let config = &self.shared.config;
-        Bounds {
+        WaitLimits {
             max_queue: config.max_queue,
             timeout: config.queue_timeout.map(|time| time.saturating_add(sleep.unwrap_or_default())),
             deadline: self.deadline,
@@ -152,25 +146,25 @@ impl<C> Call<C> {
         }
     }
 
-    /// The gate has let the call go.
+    /// The controller has let the call go.
     pub(super) fn admitted(&mut self, ticket: Ticket) {
-        let slot = Slot::new(Arc::clone(&self.gate) as _, ticket.seq, self.shared.config.lend_unread_after);
-        self.passage = Some(Passage { ticket, slot });
+        let permit = Permit::new(Arc::clone(&self.controller) as _, ticket.seq, self.shared.config.lend_unread_after);
+        self.attempt = Some(Attempt { ticket, permit });
         self.started = false;
     }
 
-    /// Whether a cooldown has begun since the gate let the call go.
+    /// Whether a cooldown has begun since the controller let the call go.
     pub(super) fn is_stopped(&self) -> bool {
         let now = Instant::now();
-        let stopped = |seq| self.gate.look(|gate| gate.clearance(now, seq)) != Clearance::Clear;
-        self.passage.as_ref().is_some_and(|passage| stopped(passage.ticket.seq))
+        let stopped = |seq| self.controller.read(|controller| controller.clearance(now, seq)) != Clearance::Clear;
+        self.attempt.as_ref().is_some_and(|attempt| stopped(attempt.ticket.seq))
     }
 
     /// Gives its admission back.
     pub(super) fn withdraw(&mut self) {
-        if let Some(Passage { ticket, slot }) = self.passage.take() {
-            self.gate.tell(|gate, now| gate.withdrawn(now, &ticket));
-            slot.settled();
+        if let Some(Attempt { ticket, permit }) = self.attempt.take() {
+            self.controller.update(|controller, now| controller.on_withdrawn(now, &ticket));
+            permit.settled();
         }
     }
 
@@ -181,7 +175,7 @@ impl<C> Call<C> {
     where
         C: CloneBody<B>,
     {
-        let body = if self.may_go_again() { self.replay.clone_body(body) } else { None };
+        let body = if self.may_go_again() { self.clone_body.clone_body(body) } else { None };
         self.replayable = body.is_some();
         Some(Request::from_parts(parts.clone(), body?))
     }
@@ -197,9 +191,9 @@ impl<C> Call<C> {
         }
         self.attempts += 1;
         self.is_post = parts.method == Method::POST;
-        if let Some(Passage { ticket, .. }) = &self.passage {
-            let (gate, seq) = (Arc::clone(&self.gate), ticket.seq);
-            parts.extensions.insert(Admitted { place: self.place, key: self.key, gate, seq });
+        if let Some(Attempt { ticket, .. }) = &self.attempt {
+            let (controller, seq) = (Arc::clone(&self.controller), ticket.seq);
+            parts.extensions.insert(Admitted { position: self.position, key: self.key, controller, seq });
         }
     }
 
@@ -210,19 +204,24 @@ impl<C> Call<C> {
     fn may_go_again(&self) -> bool {
         let allowed = &self.shared.config.allowed;
         let others = allowed.retry_on.others && self.others < allowed.max_other_retries;
-        self.asked && (self.throttled < allowed.max_retries || others)
+        self.retry_allowed && (self.throttled < allowed.max_retries || others)
     }
 
     /// The transport failed: whether the call goes again.
-    pub(super) fn failed(&mut self) -> Option<Again> {
-        self.passage = None;
+    pub(super) fn failed(&mut self) -> Option<RetryPlan> {
+        self.attempt = None;
         if !self.shared.config.allowed.retry_on.others {
             return None;
         }
         self.again(Class::Other, Instant::now(), None).ok()
     }
 
-    pub(super) fn again(&mut self, class: Class, now: Instant, hint: Option<Duration>) -> Result<Again, StopReason> {
+    pub(super) fn again(
+        &mut self,
+        class: Class,
+        now: Instant,
+        hint: Option<Duration>,
+    ) -> Result<RetryPlan, StopReason> {
         self.again_at(class, now, hint, None, true)
     }
 
@@ -233,12 +232,12 @@ impl<C> Call<C> {
         now: Instant,
         hint: Option<Duration>,
         not_before: Option<Instant>,
-        alone: bool,
-    ) -> Result<Again, StopReason> {
+        bypass_queue: bool,
+    ) -> Result<RetryPlan, StopReason> {
         let own = || {
             // A generator for each draw: one that is cloned along with its call gives all the same jitter.
             let mut rng = self.shared.quotas.rng();
-            let drawn = self.shared.config.gate.backoff.draw(self.others + 1, &mut rng);
+            let drawn = self.shared.config.controller.backoff.draw(self.others + 1, &mut rng);
             hint.map_or(drawn, |hint| hint.max(drawn).saturating_add(backoff::spread(hint, &mut rng)))
         };
         let sleep = not_before.map_or_else(own, |at| at.saturating_duration_since(now));
@@ -248,7 +247,7 @@ impl<C> Call<C> {
             others: self.others,
             slept: self.slept,
             left: self.deadline.map(|deadline| deadline.saturating_duration_since(now)),
-            asked: self.asked,
+            retry_allowed: self.retry_allowed,
             replayable: self.replayable,
         };
         may_sleep(&self.shared.config.allowed, &spent, class, sleep)?;
@@ -259,23 +258,26 @@ impl<C> Call<C> {
             Class::Other => self.others += 1,
         }
         self.slept = self.slept.saturating_add(sleep);
-        Ok(Again { at: crate::time::add(now, sleep), alone })
+        Ok(RetryPlan { at: crate::time::add(now, sleep), bypass_queue })
     }
 
     /// The answer of a call that was not let in.
-    pub(super) fn refuse<RB: Body<Data = Bytes>>(&mut self, mut refusal: Refusal) -> Response<ResponseBody<RB>> {
-        if refusal.reason == Reason::QuotaExhausted {
+    pub(super) fn throttle<RB: Body<Data = Bytes>>(
+        &mut self,
+        mut rejection: LocalRejection,
+    ) -> Response<ResponseBody<RB>> {
+        if rejection.reason == RejectReason::QuotaExhausted {
             // A key that is first met while its account is closed has not told of it yet.
-            refusal = refusal.said_by(self.tell(|gate, _| gate.closed_by()));
-            self.verdict = refusal.verdict().cloned().map(Box::new).or(self.verdict.take());
+            rejection = rejection.said_by(self.update_quota(|controller, _| controller.closed_by()));
+            self.verdict = rejection.verdict().cloned().map(Box::new).or(self.verdict.take());
         }
-        trace::answered_locally(&refusal);
-        let mut response = (self.shared.config.refuse_with)(&refusal).map(ResponseBody::local);
+        trace::rejected_locally(&rejection);
+        let mut response = (self.shared.config.reject_with)(&rejection).map(ResponseBody::local);
         if self.shared.config.mark_final {
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        response.extensions_mut().insert(self.info(Some(StopReason::Local), refusal.retry_after));
-        response.extensions_mut().insert(refusal);
+        response.extensions_mut().insert(self.info(Some(StopReason::Local), rejection.retry_after));
+        response.extensions_mut().insert(rejection);
         response
     }
 
@@ -293,8 +295,9 @@ impl<C> Call<C> {
 impl<C> Drop for Call<C> {
     /// A call that is dropped before it was sent gives back all that it took.
     fn drop(&mut self) {
-        let held = |passage: &Passage| self.gate.look(|gate| gate.is_held(passage.ticket.seq));
-        if self.passage.as_ref().is_some_and(|passage| !self.started || held(passage)) {
+        let queued_below =
+            |attempt: &Attempt| self.controller.read(|controller| controller.is_queued_below(attempt.ticket.seq));
+        if self.attempt.as_ref().is_some_and(|attempt| !self.started || queued_below(attempt)) {
             self.withdraw();
         }
     }

@@ -9,7 +9,7 @@ use http_body::Body;
 /// Copies a request body for a further attempt.
 ///
 /// The copy must be independent of the original: both are sent. `None` means that this body cannot be copied: the call
-/// is sent once, whole, and its refusal handed back.
+/// is sent once, whole, and its 429 handed back.
 ///
 /// Most clients need only [`ByClone`] (the default) or
 /// [`RetryOn429Layer::clone_body`](crate::RetryOn429Layer::clone_body); implement this for a client whose bodies can be

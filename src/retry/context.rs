@@ -1,36 +1,45 @@
-//! Who shares a limit with a call, what it costs, and the gate that decides.
+//! Who shares a limit with a call, what it costs, and the controller that decides.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 
-use super::call::Facts;
+use super::call::CallContext;
 use super::layer::Shared;
 use crate::classify::RateLimitSnapshot;
 use crate::dialect::Dialect;
-use crate::event::Event;
-use crate::quota::{Admitted, Ask, Found, Origin};
+use crate::event::QuotaEvent;
+use crate::quota::{Admitted, CallInfo, Found, Origin};
 use crate::request::body::{BODY_MAX, Estimate};
 use crate::request::{Cost, Deadline, NoRetry, QuotaKey, host, next_number};
 use crate::retry::clone_body::CloneBody;
-use crate::wait_queue::Place;
+use crate::wait_queue::QueuePosition;
 
 impl Shared {
     /// What is known of a call before its first attempt.
     #[inline]
-    pub(super) fn facts<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &mut Parts, body: &B) -> Facts {
-        if let Some(Admitted { place, key, gate, .. }) = parts.extensions.get().cloned() {
-            let ask = Ask::new(place.number, Cost::tokens(0.0));
-            return Facts { gate, key, account: key, place, ask, deadline: None, asked: false, nested: true };
+    pub(super) fn context<C: CloneBody<B>, B: Body>(&self, clone_body: &C, parts: &mut Parts, body: &B) -> CallContext {
+        if let Some(Admitted { position, key, controller, .. }) = parts.extensions.get().cloned() {
+            let call_info = CallInfo::new(position.number, Cost::tokens(0.0));
+            return CallContext {
+                controller,
+                key,
+                account: key,
+                position,
+                call_info,
+                deadline: None,
+                retry_allowed: false,
+                nested: true,
+            };
         }
         self.mark(parts);
-        let (key, cost, Found { gate, account, .. }) = self.identify(replay, parts, body);
+        let (key, cost, Found { controller, account, .. }) = self.identify(clone_body, parts, body);
         let extensions = &parts.extensions;
-        let place = Place { class: extensions.get().copied().unwrap_or_default(), number: next_number() };
+        let position = QueuePosition { class: extensions.get().copied().unwrap_or_default(), number: next_number() };
         let deadline = extensions.get::<Deadline>().map(|deadline| deadline.at());
-        let ask = Ask::new(place.number, cost);
-        let asked = extensions.get::<NoRetry>().is_none();
-        Facts { gate, key, account, place, ask, deadline, asked, nested: false }
+        let call_info = CallInfo::new(position.number, cost);
+        let retry_allowed = extensions.get::<NoRetry>().is_none();
+        CallContext { controller, key, account, position, call_info, deadline, retry_allowed, nested: false }
     }
 
     /// Marks a call before its first attempt.
@@ -56,31 +65,31 @@ impl Shared {
         empty.read(headers, None).then_some(&*empty)
     }
 
-    /// Who shares a limit with this call, what it costs, and the gate that decides.
+    /// Who shares a limit with this call, what it costs, and the controller that decides.
     #[inline]
-    fn identify<C: CloneBody<B>, B: Body>(&self, replay: &C, parts: &Parts, body: &B) -> (QuotaKey, Cost, Found) {
+    fn identify<C: CloneBody<B>, B: Body>(&self, clone_body: &C, parts: &Parts, body: &B) -> (QuotaKey, Cost, Found) {
         let (config, Parts { uri, headers, extensions, .. }) = (&self.config, parts);
         let given = extensions.get().copied();
         let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
         // Always read, whatever is given: a key may have a limit on tokens before any answer has said so.
-        let at_hand = replay.peek(body, BODY_MAX);
+        let at_hand = clone_body.peek(body, BODY_MAX);
         let is_empty = body.size_hint().exact() == Some(0);
         let body = at_hand.unwrap_or_default();
         let estimate = Estimate::of(&body);
         let key = given.unwrap_or_else(|| QuotaKey::of_model(uri, headers, estimate.model, config.pool));
-        let found = self.quotas.gate(key, &config.gate, || {
+        let found = self.quotas.controller(key, &config.controller, || {
             let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(host::of(uri, headers)));
             let account = given.unwrap_or_else(|| QuotaKey::of_head(uri, headers, b""));
             Origin { dialect, account }
         });
         if let Some(max_keys) = found.too_many {
-            self.report(&[(key, Event::TooManyKeys { max_keys })]);
+            self.report(&[(key, QuotaEvent::TooManyKeys { max_keys })]);
         }
         let given = extensions.get().copied();
         let given = given.or_else(|| config.tokens.as_ref().and_then(|own| own.estimate(parts, &body)));
         let cost = given.unwrap_or_else(|| match is_empty {
             true => Cost::tokens(0.0),
-            false => estimate.cost(found.gate.look(|gate| gate.dialect().pricing)),
+            false => estimate.cost(found.controller.read(|controller| controller.dialect().pricing)),
         });
         (key, cost, found)
     }
@@ -131,9 +140,9 @@ mod tests {
 
     const BODY: &str = r#"{"model":"m","input":"sixteen letters.","max_tokens":10}"#;
 
-    fn cost_of<C: CloneBody<Frames>>(layer: &RetryOn429Layer<C>, replay: &C, request: Request<Frames>) -> Cost {
+    fn cost_of<C: CloneBody<Frames>>(layer: &RetryOn429Layer<C>, clone_body: &C, request: Request<Frames>) -> Cost {
         let (parts, body) = request.into_parts();
-        layer.shared().identify(replay, &parts, &body).1
+        layer.shared().identify(clone_body, &parts, &body).1
     }
 
     fn request(body: Frames) -> Request<Frames> {

@@ -1,9 +1,9 @@
-//! What a call goes through: its key's queue, the inner service's readiness, the call, the body of a refusal, and again.
+//! What a call goes through: its key's queue, the inner service's readiness, the call, the body of a 429, and again.
 //!
 //! ```text
-//!             ┌──────────────── a refusal that waiting cures ◀───────────────┐
+//!             ┌──────────────── a 429 that waiting cures ◀───────────────┐
 //!             ▼                                                              │
-//! Wait(Sleep) ▶ Wait(Queue) ▶ Wait(Ready) ─▶ Calling ─▶ Reading (a refusal's body) ─▶ the answer
+//! Wait(Sleep) ▶ Wait(Queue) ▶ Wait(Ready) ─▶ Calling ─▶ Reading (a 429's body) ─▶ the answer
 //!                                             ▲  └────────────────────────────▶ the answer
 //!                  admitted at the door ──────┘
 //! ```
@@ -20,15 +20,15 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::call::{Again, Call};
-use super::outcome::Answer;
-use crate::quota::Gate;
+use super::call::{Call, RetryPlan};
+use super::outcome::Outcome;
+use crate::quota::Controller;
 use crate::response::body::{ReadAhead, ResponseBody};
-use crate::response::rejection::{Reason, Refusal};
+use crate::response::rejection::{LocalRejection, RejectReason};
 use crate::response::stream_errors::first_event;
 use crate::retry::clone_body::CloneBody;
 use crate::trace;
-use crate::wait_queue::{Bound, Outcome, Waiting};
+use crate::wait_queue::{WaitLimit, WaitOutcome, Waiter};
 
 /// Of an error body so much is read for its verdict: 64 KiB.
 pub const ERROR_BODY_MAX: usize = 64 << 10;
@@ -47,7 +47,7 @@ pin_project! {
         S: Service<Request<B>>,
         RB: Body,
     {
-        // The order of fields is the order of release: a readied instance first, then the slot.
+        // The order of fields is the order of release: a readied instance first, then the permit.
         pub(super) service: S,
         #[pin]
         pub(super) state: State<S::Future, B, RB>,
@@ -61,10 +61,10 @@ pin_project! {
     #[project = StateProj]
     pub(super) enum State<F, B, RB: Body> {
         Calling { #[pin] future: F },
-        // What only a call that waits or was refused needs is boxed.
+        // What only a call that waits or was throttled needs is boxed.
         Waiting { wait: Box<Wait<B>> },
         Reading { read: Box<Reading<RB>> },
-        Answered { refusal: Refusal },
+        Answered { rejection: LocalRejection },
         Done,
     }
 }
@@ -81,8 +81,8 @@ pub(super) struct Wait<B> {
 enum Stage {
     /// By itself, outside the queue.
     Sleep(Pin<Box<Sleep>>),
-    /// For its turn at the gate.
-    Queue(Waiting<Gate>),
+    /// For its turn at the controller.
+    Queue(Waiter<Controller>),
     /// For the inner service, admitted: it was ready at the first look, or it was not.
     Ready { late: bool },
 }
@@ -104,8 +104,8 @@ where
         Self { service, state: State::Waiting { wait: Box::new(wait) }, call, spare: None }
     }
 
-    pub(super) fn answer(service: S, call: Call<C>, refusal: Refusal) -> Self {
-        Self { service, state: State::Answered { refusal }, call, spare: None }
+    pub(super) fn answer(service: S, call: Call<C>, rejection: LocalRejection) -> Self {
+        Self { service, state: State::Answered { rejection }, call, spare: None }
     }
 }
 
@@ -125,18 +125,18 @@ where
                 StateProj::Calling { future } => {
                     this.call.started = true;
                     let mut result = ready!(future.poll(cx));
-                    this.state.set(State::Done); // the inner future goes first, its slot after
+                    this.state.set(State::Done); // the inner future goes first, its permit after
                     if let Ok(response) = &mut result
                         && this.call.passes(response)
                     {
                         // As most answers are: handed on from where it is.
-                        let held = this.call.succeeded(response);
-                        return Poll::Ready(result.map(|ok| ok.map(|body| ResponseBody::inner(body, held))));
+                        let guard = this.call.succeeded(response);
+                        return Poll::Ready(result.map(|ok| ok.map(|body| ResponseBody::inner(body, guard))));
                     }
                     match result {
                         Ok(response) => this.call.answered(response),
                         Err(error) => match this.call.failed() {
-                            Some(again) => Answer::Again(again),
+                            Some(again) => Outcome::RetryPlan(again),
                             None => return Poll::Ready(Err(error)),
                         },
                     }
@@ -169,32 +169,32 @@ where
                             let future = this.service.call(Request::from_parts(parts, body));
                             this.state.set(State::Calling { future });
                         }
-                        Ok(Err(refusal)) => {
+                        Ok(Err(rejection)) => {
                             this.call.waited += Instant::now().saturating_duration_since(wait.since);
-                            this.state.set(State::Answered { refusal });
+                            this.state.set(State::Answered { rejection });
                         }
                         Err(error) => {
                             this.state.set(State::Done);
-                            this.call.passage = None;
+                            this.call.attempt = None;
                             return Poll::Ready(Err(error));
                         }
                     }
                     continue;
                 }
-                StateProj::Answered { refusal } => {
-                    let response = this.call.refuse(refusal.clone());
+                StateProj::Answered { rejection } => {
+                    let response = this.call.throttle(rejection.clone());
                     this.state.set(State::Done);
                     return Poll::Ready(Ok(response));
                 }
                 StateProj::Done => panic!("polled after completion"),
             };
             match answer {
-                Answer::Response(response) => return Poll::Ready(Ok(response)),
-                Answer::Read(parts, body) => {
+                Outcome::Response(response) => return Poll::Ready(Ok(response)),
+                Outcome::Read(parts, body) => {
                     let read = Reading { ahead: Some(ReadAhead::new(body)), parts: Some(parts) };
                     this.state.set(State::Reading { read: Box::new(read) });
                 }
-                Answer::Again(again) => {
+                Outcome::RetryPlan(again) => {
                     let wait = Wait::again(this.call, this.spare.take(), &again);
                     this.state.set(State::Waiting { wait: Box::new(wait) });
                 }
@@ -204,11 +204,11 @@ where
 }
 
 impl<B> Wait<B> {
-    /// A refused call waits: by itself, or at its old place in the queue, where the key's cooldown is its wait.
-    fn again<C>(call: &Call<C>, request: Option<Request<B>>, again: &Again) -> Self {
+    /// A throttled call waits: by itself, or at its old place in the queue, where the key's cooldown is its wait.
+    fn again<C>(call: &Call<C>, request: Option<Request<B>>, again: &RetryPlan) -> Self {
         let since = Instant::now();
         let sleep = again.at.saturating_duration_since(since);
-        let stage = if again.alone {
+        let stage = if again.bypass_queue {
             Stage::Sleep(Box::pin(tokio::time::sleep_until(again.at)))
         } else {
             Stage::Queue(call.queue(Some(sleep)))
@@ -222,7 +222,7 @@ impl<B> Wait<B> {
         cx: &mut Context<'_>,
         service: &mut S,
         call: &mut Call<C>,
-    ) -> Poll<Result<Result<(), Refusal>, S::Error>> {
+    ) -> Poll<Result<Result<(), LocalRejection>, S::Error>> {
         if std::mem::take(&mut self.yields) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -238,24 +238,30 @@ impl<B> Wait<B> {
                     let Poll::Ready(outcome) = waiting.poll(cx) else {
                         if !self.told {
                             self.told = true;
-                            trace::waiting(&call.gate);
+                            trace::waiting(&call.controller);
                         }
                         return Poll::Pending;
                     };
-                    let refusal = match outcome {
-                        Outcome::Admitted(ticket) => {
+                    let rejection = match outcome {
+                        WaitOutcome::Admitted(ticket) => {
                             call.admitted(ticket);
-                            call.report_news();
+                            call.deliver_events();
                             self.stage = Stage::Ready { late: false };
                             continue;
                         }
-                        Outcome::Closed(closed) => Refusal::closed(closed),
-                        Outcome::Rejected { retry_after } => Refusal::new(Reason::Cooldown, Some(retry_after)),
-                        Outcome::Full(turn) => Refusal::new(Reason::QueueFull, turn),
-                        Outcome::Late(Bound::Timeout, turn) => Refusal::new(Reason::QueueTimeout, turn),
-                        Outcome::Late(Bound::Deadline, turn) => Refusal::new(Reason::Deadline, turn),
+                        WaitOutcome::Closed(closed) => LocalRejection::closed(closed),
+                        WaitOutcome::Rejected { retry_after } => {
+                            LocalRejection::new(RejectReason::Cooldown, Some(retry_after))
+                        }
+                        WaitOutcome::Full(turn) => LocalRejection::new(RejectReason::QueueFull, turn),
+                        WaitOutcome::Expired(WaitLimit::Timeout, turn) => {
+                            LocalRejection::new(RejectReason::QueueTimeout, turn)
+                        }
+                        WaitOutcome::Expired(WaitLimit::Deadline, turn) => {
+                            LocalRejection::new(RejectReason::Deadline, turn)
+                        }
                     };
-                    return Poll::Ready(Ok(Err(refusal)));
+                    return Poll::Ready(Ok(Err(rejection)));
                 }
                 Stage::Ready { late } => {
                     let Poll::Ready(ready) = service.poll_ready(cx) else {

@@ -1,10 +1,10 @@
-//! What became of a call: an extension on whatever was refused, retried or answered locally.
+//! What became of a call: an extension on whatever was throttled, retried or answered locally.
 
 use std::time::Duration;
 
 use crate::classify::Verdict;
 
-/// In the extensions of a response that was refused, came after a retry, or is a local answer.
+/// In the extensions of a response that was throttled, came after a retry, or is a local answer.
 ///
 /// A call that succeeds at once carries none.
 ///
@@ -28,7 +28,7 @@ pub struct RetryInfo {
     pub attempts: u32,
     /// How long it waited in all, in queues of this layer and between attempts.
     pub waited: Duration,
-    /// What the server said last, if it refused. On a local answer while a quota is used up: what it said of the quota.
+    /// What the server said last, if it throttled. On a local answer while a quota is used up: what it said of the quota.
     pub verdict: Option<Verdict>,
     /// Why the call was not sent again; nothing when it succeeded, or when its last answer is none that is retried: a 404,
     /// or a 500 without [`RetryOn::openai_sdk`](crate::RetryOn::openai_sdk).
@@ -37,7 +37,7 @@ pub struct RetryInfo {
     pub retry_after: Option<Duration>,
 }
 
-/// Why a refused call was handed back instead of being sent again.
+/// Why a throttled call was handed back instead of being sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -48,7 +48,7 @@ pub enum StopReason {
     /// The server asks for a longer wait than [`max_wait`](crate::RetryOn429Layer::max_wait).
     HintTooLong,
     /// The call carries [`NoRetry`](crate::NoRetry), or another `RetryOn429` above handles it.
-    NotAsked,
+    RetryDisabled,
     /// Its body cannot be copied.
     NotReplayable,
     /// It has been sent as often as it may.
@@ -61,6 +61,6 @@ pub enum StopReason {
     BudgetSpent,
     /// The key is closed: nobody waits for it.
     Closed,
-    /// It was answered locally; see [`Refusal`](crate::Refusal).
+    /// It was answered locally; see [`LocalRejection`](crate::LocalRejection).
     Local,
 }

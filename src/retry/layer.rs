@@ -13,16 +13,16 @@ use super::service::RetryOn429;
 use crate::backoff::Backoff;
 use crate::classify::Verdict;
 use crate::dialect::Dialect;
-use crate::event::Event;
+use crate::event::QuotaEvent;
 use crate::limit::ReleaseAt;
-use crate::quota::{GateConfig, Quotas};
+use crate::quota::{ControllerConfig, Quotas};
 use crate::request::{Cost, QuotaKey};
-use crate::response::rejection::{Refusal, RefuseWith};
+use crate::response::rejection::{LocalRejection, RejectWith};
 use crate::retry::clone_body::{ByClone, CloneWith, NoClone};
 use crate::wait_queue::DEFAULT_LEND_UNREAD_AFTER;
 
 type KeyOf = Arc<dyn Fn(&request::Parts) -> Option<QuotaKey> + Send + Sync>;
-type OnEvent = Arc<dyn Fn(QuotaKey, &Event) + Send + Sync>;
+type OnEvent = Arc<dyn Fn(QuotaKey, &QuotaEvent) + Send + Sync>;
 type ClassifyWith = Arc<dyn Fn(&response::Parts, &[u8]) -> Option<Verdict> + Send + Sync>;
 
 /// Estimates what a call costs, for those who bring a tokenizer.
@@ -52,7 +52,7 @@ impl<F: Fn(&request::Parts, &[u8]) -> Option<Cost> + Send + Sync> TokenEstimator
 /// [`no_replay`](Self::no_replay) or [`replay`](Self::replay) says otherwise.
 #[derive(Debug, Clone)]
 pub struct RetryOn429Layer<C = ByClone> {
-    replay: C,
+    clone_body: C,
     shared: Arc<Shared>,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Shared {
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) allowed: Allowed,
-    pub(super) gate: Arc<GateConfig>,
+    pub(super) controller: Arc<ControllerConfig>,
     pub(super) max_queue: Option<usize>,
     pub(super) queue_timeout: Option<Duration>,
     pub(super) dialect: Option<&'static Dialect>,
@@ -79,7 +79,7 @@ pub(super) struct Config {
     pub(super) mark_final: bool,
     pub(super) peek_first_event: bool,
     pub(super) on_event: Option<OnEvent>,
-    pub(super) refuse_with: RefuseWith,
+    pub(super) reject_with: RejectWith,
     pub(super) release_at: ReleaseAt,
     pub(super) lend_unread_after: Option<Duration>,
 }
@@ -89,7 +89,7 @@ impl RetryOn429Layer {
     pub fn new() -> Self {
         let config = Config {
             allowed: Allowed::default(),
-            gate: Arc::default(),
+            controller: Arc::default(),
             max_queue: None,
             queue_timeout: None,
             dialect: None,
@@ -102,12 +102,12 @@ impl RetryOn429Layer {
             mark_final: false,
             peek_first_event: false,
             on_event: None,
-            refuse_with: Refusal::response,
+            reject_with: LocalRejection::response,
             release_at: ReleaseAt::BodyEnd,
             lend_unread_after: Some(DEFAULT_LEND_UNREAD_AFTER),
         };
         let shared = Shared { config, quotas: Quotas::default(), budget: Arc::default() };
-        Self { replay: ByClone, shared: Arc::new(shared) }
+        Self { clone_body: ByClone, shared: Arc::new(shared) }
     }
 }
 
@@ -128,8 +128,8 @@ impl<C> RetryOn429Layer<C> {
         &self.shared
     }
 
-    fn set_gate(self, set: impl FnOnce(&mut GateConfig)) -> Self {
-        self.set(|config| set(Arc::make_mut(&mut config.gate)))
+    fn set_gate(self, set: impl FnOnce(&mut ControllerConfig)) -> Self {
+        self.set(|config| set(Arc::make_mut(&mut config.controller)))
     }
 
     /// Copies request bodies with a function, where they are not `Clone`: `.clone_body(Body::try_clone)`.
@@ -146,11 +146,11 @@ impl<C> RetryOn429Layer<C> {
 
     /// Copies request bodies with a [`CloneBody`](crate::CloneBody) of your own.
     pub fn replay<D>(self, how: D) -> RetryOn429Layer<D> {
-        RetryOn429Layer { replay: how, shared: self.shared }
+        RetryOn429Layer { clone_body: how, shared: self.shared }
     }
 
-    /// Retries of a throttled call. Default: [`DEFAULT_MAX_RETRIES`](crate::retry::DEFAULT_MAX_RETRIES). 0: the gate
-    /// only; refusals are handed back.
+    /// Retries of a throttled call. Default: [`DEFAULT_MAX_RETRIES`](crate::retry::DEFAULT_MAX_RETRIES). 0: the controller
+    /// only; 429s are handed back.
     #[must_use]
     pub fn max_retries(self, n: u32) -> Self {
         self.set(|config| config.allowed.max_retries = n)
@@ -174,21 +174,21 @@ impl<C> RetryOn429Layer<C> {
     /// [`DEFAULT_MAX_WAIT`](crate::quota::DEFAULT_MAX_WAIT).
     #[must_use]
     pub fn max_wait(self, time: Duration) -> Self {
-        self.set(|config| config.allowed.max_wait = time).set_gate(|gate| gate.max_wait = time)
+        self.set(|config| config.allowed.max_wait = time).set_gate(|controller| controller.max_wait = time)
     }
 
-    /// The most that a call sleeps after refusals, in all attempts. Default:
+    /// The most that a call sleeps after 429s, in all attempts. Default:
     /// [`DEFAULT_MAX_SLEEP`](crate::retry::DEFAULT_MAX_SLEEP).
     #[must_use]
     pub fn max_sleep(self, time: Duration) -> Self {
         self.set(|config| config.allowed.max_sleep = time)
     }
 
-    /// The first and the longest wait after a refusal without a hint, doubling in between. Defaults:
+    /// The first and the longest wait after a 429 without a hint, doubling in between. Defaults:
     /// [`DEFAULT_BACKOFF`](crate::retry::DEFAULT_BACKOFF), [`DEFAULT_MAX_BACKOFF`](crate::retry::DEFAULT_MAX_BACKOFF).
     #[must_use]
     pub fn backoff(self, first: Duration, max: Duration) -> Self {
-        self.set_gate(|gate| gate.backoff = Backoff { first, max })
+        self.set_gate(|controller| controller.backoff = Backoff { first, max })
     }
 
     /// At most `n` calls of each [`Priority`](crate::Priority) wait for a key, and so at most 3 `n` in all. A queue full of
@@ -199,7 +199,7 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.max_queue = Some(n))
     }
 
-    /// No call waits longer than this for its turn, sleeps after refusals not counted; then it is answered locally
+    /// No call waits longer than this for its turn, sleeps after 429s not counted; then it is answered locally
     /// (`local_queue_timeout`). Default: no bound.
     #[must_use]
     pub fn queue_timeout(self, time: Duration) -> Self {
@@ -210,25 +210,25 @@ impl<C> RetryOn429Layer<C> {
     /// [`DEFAULT_INITIAL_WINDOW`](crate::quota::DEFAULT_INITIAL_WINDOW).
     #[must_use]
     pub fn initial_window(self, n: u32) -> Self {
-        self.set_gate(|gate| gate.initial_window = n)
+        self.set_gate(|controller| controller.initial_window = n)
     }
 
-    /// Whether calls are held back before the server refuses them. Default: true. False: retry and cooldown only.
+    /// Whether calls are guard back before the server throttles them. Default: true. False: retry and cooldown only.
     #[must_use]
     pub fn pacing(self, on: bool) -> Self {
-        self.set_gate(|gate| gate.pacing = on)
+        self.set_gate(|controller| controller.pacing = on)
     }
 
     /// What is known of the limit beforehand; the server's headers correct it.
     #[must_use]
     pub fn requests_per_minute(self, n: u32) -> Self {
-        self.set_gate(|gate| gate.requests_per_minute = Some(f64::from(n.max(1))))
+        self.set_gate(|controller| controller.requests_per_minute = Some(f64::from(n.max(1))))
     }
 
     /// What is known of the limit beforehand; the server's headers correct it.
     #[must_use]
     pub fn tokens_per_minute(self, n: u32) -> Self {
-        self.set_gate(|gate| gate.tokens_per_minute = Some(f64::from(n.max(1))))
+        self.set_gate(|controller| controller.tokens_per_minute = Some(f64::from(n.max(1))))
     }
 
     /// How the server speaks and counts. Default: by its host, else [`Dialect::GENERIC`], which tells by shape.
@@ -242,17 +242,17 @@ impl<C> RetryOn429Layer<C> {
     /// says it; it had better be quick.
     ///
     /// ```
-    /// use tower_429::{Event, RetryOn429Layer};
+    /// use tower_429::{QuotaEvent, RetryOn429Layer};
     ///
     /// let layer = RetryOn429Layer::new().on_event(|_key, event| {
-    ///     if let Event::LimitChanged { dimension, from, to } = event {
+    ///     if let QuotaEvent::LimitChanged { dimension, from, to } = event {
     ///         eprintln!("limit on {dimension:?}: {from} is now {to}");
     ///     }
     /// });
     /// # let _ = layer;
     /// ```
     #[must_use]
-    pub fn on_event(self, tell: impl Fn(QuotaKey, &Event) + Send + Sync + 'static) -> Self {
+    pub fn on_event(self, tell: impl Fn(QuotaKey, &QuotaEvent) + Send + Sync + 'static) -> Self {
         self.set(|config| config.on_event = Some(Arc::new(tell)))
     }
 
@@ -300,7 +300,7 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.retry_count = Some(header))
     }
 
-    /// Whether refusals that are handed back get `x-should-retry: false`, which ends the retry loops of OpenAI's and
+    /// Whether 429s that are handed back get `x-should-retry: false`, which ends the retry loops of OpenAI's and
     /// Anthropic's SDKs: for a gateway. Answers that this layer does not retry, such as a 500 without
     /// [`RetryOn::openai_sdk`], are left as they are. Default: false.
     #[must_use]
@@ -308,18 +308,18 @@ impl<C> RetryOn429Layer<C> {
         self.set(|config| config.mark_final = on)
     }
 
-    /// Whether the head of an event stream is held back until its first event, so that a stream that begins with a
-    /// throttling error is retried like a refusal: nothing has been delivered yet. Only answers to `POST` are. Default:
+    /// Whether the head of an event stream is guard back until its first event, so that a stream that begins with a
+    /// throttling error is retried like a 429: nothing has been delivered yet. Only answers to `POST` are. Default:
     /// false. Errors later in a stream are always passed on; they cool the key down all the same.
     #[must_use]
     pub fn peek_first_event(self, on: bool) -> Self {
         self.set(|config| config.peek_first_event = on)
     }
 
-    /// What a call that is not let in is answered with. Default: [`Refusal::response`].
+    /// What a call that is not let in is answered with. Default: [`LocalRejection::response`].
     #[must_use]
-    pub fn refuse_with(self, refuse: fn(&Refusal) -> http::Response<Bytes>) -> Self {
-        self.set(|config| config.refuse_with = refuse)
+    pub fn reject_with(self, throttle: fn(&LocalRejection) -> http::Response<Bytes>) -> Self {
+        self.set(|config| config.reject_with = throttle)
     }
 
     /// When a call's place among those in flight is free again. Default: [`ReleaseAt::BodyEnd`]. With
@@ -366,7 +366,7 @@ impl<C> RetryOn429Layer<C> {
         self.shared.quotas.clone()
     }
 
-    /// Uses the state of another layer. Whichever layer meets a key first decides how its gate is set up.
+    /// Uses the state of another layer. Whichever layer meets a key first decides how its controller is set up.
     #[must_use]
     pub fn with_quotas(mut self, quotas: Quotas) -> Self {
         Arc::make_mut(&mut self.shared).quotas = quotas;
@@ -378,12 +378,15 @@ impl<S, C: Clone> Layer<S> for RetryOn429Layer<C> {
     type Service = RetryOn429<S, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RetryOn429::new(inner, self.replay.clone(), Arc::clone(&self.shared))
+        RetryOn429::new(inner, self.clone_body.clone(), Arc::clone(&self.shared))
     }
 }
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config").field("allowed", &self.allowed).field("gate", &self.gate).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("allowed", &self.allowed)
+            .field("controller", &self.controller)
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Again or not, and when: classify what the server said, learn from it, wait for the key's turn, send again.
+//! RetryPlan or not, and when: classify what the server said, learn from it, wait for the key's turn, send again.
 //!
 //! ```
 //! use std::time::Duration;
@@ -48,22 +48,22 @@
 //!
 //! # Errors
 //!
-//! The inner service's errors pass through unchanged; the layer has none of its own. What it must refuse itself is a
-//! response with a [`Refusal`](crate::Refusal) in its extensions.
+//! The inner service's errors pass through unchanged; the layer has none of its own. What it must throttle itself is a
+//! response with a [`LocalRejection`](crate::LocalRejection) in its extensions.
 //!
 //! # Cancel safety
 //!
-//! Dropping a call's future at any point frees its slot, its place in the queue and its timer. An attempt that is on the
+//! Dropping a call's future at any point frees its permit, its place in the queue and its timer. An attempt that is on the
 //! wire is dropped as the inner service drops it.
 //!
 //! # Fairness
 //!
 //! First come, first served within a class; the classes ([`Priority`](crate::Priority)) share by weight. A call keeps its
-//! number through its retries, so a refused call goes before those that came after it.
+//! number through its retries, so a throttled call goes before those that came after it.
 //!
 //! # Runtime
 //!
-//! A call that has to wait needs a tokio runtime with time enabled, as does reading a refusal's body when it does not
+//! A call that has to wait needs a tokio runtime with time enabled, as does reading a 429's body when it does not
 //! come at once. Nothing is spawned. A client may be shared by several runtimes, such as one for each worker: a key has a
 //! timer in each runtime that has waiting calls, so a runtime that blocks or is not driven delays only its own calls.
 

@@ -1,4 +1,4 @@
-//! Again or not: a pure function of what the server said and of what the call has had already.
+//! RetryPlan or not: a pure function of what the server said and of what the call has had already.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::classify::{Kind, Verdict};
 pub const DEFAULT_MAX_RETRIES: u32 = 5;
 /// Retries of the classes that are retried only on request: 2, as OpenAI's SDKs do.
 pub const DEFAULT_MAX_OTHER_RETRIES: u32 = 2;
-/// The most that a call sleeps after refusals, in all: 120 s.
+/// The most that a call sleeps after 429s, in all: 120 s.
 pub const DEFAULT_MAX_SLEEP: Duration = Duration::from_secs(120);
 
 /// Which answers are retried, beside those that throttle.
@@ -65,13 +65,13 @@ impl Default for Allowed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spent {
     pub(crate) throttled: u32,
-    /// Refused probes: they cost no retry, but not without end.
+    /// Throttled probes: they cost no retry, but not without end.
     pub(crate) probes: u32,
     pub(crate) others: u32,
     pub(crate) slept: Duration,
     /// What is left until the deadline.
     pub(crate) left: Option<Duration>,
-    pub(crate) asked: bool,
+    pub(crate) retry_allowed: bool,
     pub(crate) replayable: bool,
 }
 
@@ -79,12 +79,12 @@ pub(crate) struct Spent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Throttled,
-    /// A refused probe of the key.
+    /// A throttled probe of the key.
     Probe,
     Other,
 }
 
-/// Judges by what was said alone, in the order of precedence: a permanent cause, the server's no, a hint that is too
+/// Judges by what was said bypass_queue, in the order of precedence: a permanent cause, the server's no, a hint that is too
 /// long, the server's yes, the verdict. `None`: not ours to handle.
 pub(crate) fn class_of(
     allowed: &Allowed,
@@ -95,7 +95,7 @@ pub(crate) fn class_of(
     match (verdict.kind, should_retry) {
         (Kind::QuotaExhausted | Kind::TooLarge, _) => stop(StopReason::Permanent),
         (Kind::Pass, None | Some(false)) => None,
-        (Kind::ServerError, None) if !allowed.retry_on.others => None, // nobody asked for it to be retried
+        (Kind::ServerError, None) if !allowed.retry_on.others => None, // nobody retry_allowed for it to be retried
         (_, Some(false)) => stop(StopReason::ServerSaidNo),
         _ if verdict.stated().is_some_and(|hint| hint > allowed.max_wait) => stop(StopReason::HintTooLong),
         _ if verdict.is_throttling() => Some(Ok(Class::Throttled)),
@@ -110,8 +110,8 @@ pub(crate) fn may_sleep(allowed: &Allowed, spent: &Spent, class: Class, sleep: D
         Class::Probe => (spent.probes, allowed.max_retries),
         Class::Other => (spent.others, allowed.max_other_retries),
     };
-    if !spent.asked {
-        return Err(StopReason::NotAsked);
+    if !spent.retry_allowed {
+        return Err(StopReason::RetryDisabled);
     }
     if used >= most {
         return Err(StopReason::RetriesSpent);
@@ -179,7 +179,7 @@ mod tests {
             others: 0,
             slept: Duration::ZERO,
             left: None,
-            asked: true,
+            retry_allowed: true,
             replayable: true,
         };
         let allowed = Allowed::default();
@@ -188,7 +188,7 @@ mod tests {
         for (spent, class, sleep, reason) in [
             (Spent { throttled: 5, ..fresh }, Class::Throttled, SECOND, StopReason::RetriesSpent),
             (Spent { others: 2, ..fresh }, Class::Other, SECOND, StopReason::RetriesSpent),
-            (Spent { asked: false, ..fresh }, Class::Throttled, SECOND, StopReason::NotAsked),
+            (Spent { retry_allowed: false, ..fresh }, Class::Throttled, SECOND, StopReason::RetryDisabled),
             (Spent { replayable: false, ..fresh }, Class::Throttled, SECOND, StopReason::NotReplayable),
             (Spent { slept: 119 * SECOND, ..fresh }, Class::Throttled, 2 * SECOND, StopReason::SleepSpent),
             (Spent { left: Some(SECOND), ..fresh }, Class::Throttled, SECOND, StopReason::Deadline),

@@ -1,4 +1,4 @@
-//! [`RetryOn429`]: finds a call's key and cost, asks its gate, and sends it or has it wait.
+//! [`RetryOn429`]: finds a call's key and cost, asks its controller, and sends it or has it wait.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::call::{Call, Entrance};
+use super::call::Call;
 use super::future::{ResponseFuture, State};
 use super::layer::Shared;
 use crate::response::body::ResponseBody;
@@ -18,13 +18,13 @@ use crate::retry::clone_body::{ByClone, CloneBody};
 #[derive(Debug, Clone)]
 pub struct RetryOn429<S, C = ByClone> {
     inner: S,
-    replay: C,
+    clone_body: C,
     shared: Arc<Shared>,
 }
 
 impl<S, C> RetryOn429<S, C> {
-    pub(super) fn new(inner: S, replay: C, shared: Arc<Shared>) -> Self {
-        Self { inner, replay, shared }
+    pub(super) fn new(inner: S, clone_body: C, shared: Arc<Shared>) -> Self {
+        Self { inner, clone_body, shared }
     }
 
     /// The inner service.
@@ -60,25 +60,25 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let facts = self.shared.facts(&self.replay, &mut parts, &body);
-        let mut call = Call::new(self.shared.clone(), self.replay.clone(), facts);
+        let context = self.shared.context(&self.clone_body, &mut parts, &body);
+        let mut call = Call::new(self.shared.clone(), self.clone_body.clone(), context);
         // The readied instance is the one called, unless the call has to wait: then it is given up. It is declared after
         // the call, so that it goes first when something panics.
         let fresh = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, fresh);
-        match call.enter() {
-            Ok(Entrance::Open) => {
+        match call.try_admit() {
+            Ok(true) => {
                 // Requests and futures are large, and each move of one is a copy: this is the path of nearly all calls.
                 let spare = call.copy(&parts, &body);
                 call.mark(&mut parts);
                 let state = State::Calling { future: ready.call(Request::from_parts(parts, body)) };
                 ResponseFuture { service: ready, state, call, spare }
             }
-            Ok(Entrance::Queue) => {
+            Ok(false) => {
                 drop(ready);
                 ResponseFuture::wait(self.inner.clone(), call, Request::from_parts(parts, body))
             }
-            Err(refusal) => ResponseFuture::answer(ready, call, refusal),
+            Err(rejection) => ResponseFuture::answer(ready, call, rejection),
         }
     }
 }

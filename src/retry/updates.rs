@@ -1,4 +1,4 @@
-//! Telling a gate what has happened, its account's other gates where it concerns them, and whoever listens.
+//! Telling a controller what has happened, its account's other controllers where it concerns them, and whoever listens.
 //!
 //! All that changes a key goes through here, so that each event is delivered when it happens. First all keys are changed,
 //! then listeners are called: one that panics leaves no key behind.
@@ -11,78 +11,78 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::layer::Shared;
-use crate::event::Event;
-use crate::quota::{Gate, Member, News};
+use crate::event::QuotaEvent;
+use crate::quota::{Controller, Member, PendingEvents};
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
 use crate::trace;
-use crate::wait_queue::{Room, Slot};
+use crate::wait_queue::{Permit, WaitQueue};
 
 impl<C> Call<C> {
-    /// Tells the call's gate.
-    pub(super) fn tell<T>(&self, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
-        self.shared.tell((self.key, self.account), &self.gate, event)
+    /// Tells the call's controller.
+    pub(super) fn update_quota<T>(&self, event: impl FnOnce(&mut Controller, Instant) -> T) -> T {
+        self.shared.update_quota((self.key, self.account), &self.controller, event)
     }
 
     /// Reports what has happened to the call's key while it waited.
-    pub(super) fn report_news(&self) {
-        self.tell(|_, _| ());
+    pub(super) fn deliver_events(&self) {
+        self.update_quota(|_, _| ());
     }
 
-    /// Tells it what settles the slot's books; a listener may panic, so the slot is let go first.
-    pub(super) fn settle<T>(&self, slot: Slot, event: impl FnOnce(&mut Gate, Instant) -> T) -> T {
-        slot.settled();
-        self.tell(event)
+    /// Tells it what settles the permit's books; a listener may panic, so the permit is let go first.
+    pub(super) fn settle<T>(&self, permit: Permit, event: impl FnOnce(&mut Controller, Instant) -> T) -> T {
+        permit.settled();
+        self.update_quota(event)
     }
 }
 
 impl Shared {
-    /// Tells the gate of a key and its account, then whoever listens.
-    pub(super) fn tell<T>(
+    /// Tells the controller of a key and its account, then whoever listens.
+    pub(super) fn update_quota<T>(
         &self,
         (key, account): (QuotaKey, QuotaKey),
-        gate: &Room<Gate>,
-        event: impl FnOnce(&mut Gate, Instant) -> T,
+        controller: &WaitQueue<Controller>,
+        event: impl FnOnce(&mut Controller, Instant) -> T,
     ) -> T {
-        let (told, news) = tell(gate, event);
-        if let Some(news) = news {
-            let mut events = of_key(key, &news);
-            if news.contains(&Event::Opened) {
+        let (told, events) = update_one(controller, event);
+        if let Some(own) = events {
+            let mut events = of_key(key, &own);
+            if own.contains(&QuotaEvent::Opened) {
                 let others = self.quotas.open_account(account, key);
-                events.extend(tell_all(others, |gate, _| gate.opened_with_account()));
+                events.extend(update_all(others, |controller, _| controller.opened_with_account()));
             }
             self.report(&events);
         }
         told
     }
 
-    /// Tells a gate of an error that may close it: `event` says for how long all keys of its account are to be closed.
-    pub(super) fn tell_error(
+    /// Tells a controller of an error that may close it: `event` says for how long all keys of its account are to be closed.
+    pub(super) fn close_quota(
         &self,
         (key, account): (QuotaKey, QuotaKey),
-        gate: &Room<Gate>,
+        controller: &WaitQueue<Controller>,
         reply: ErrorReply,
-        event: impl FnOnce(&mut Gate, Instant, &ErrorReply) -> Option<Duration>,
+        event: impl FnOnce(&mut Controller, Instant, &ErrorReply) -> Option<Duration>,
     ) {
         let reply = Arc::new(reply);
-        let (wait, news) = tell(gate, |gate, now| {
-            let wait = event(gate, now, &reply);
-            gate.remember(&reply);
+        let (wait, events) = update_one(controller, |controller, now| {
+            let wait = event(controller, now, &reply);
+            controller.remember(&reply);
             wait
         });
-        let mut events = news.map_or_else(Vec::new, |news| of_key(key, &news));
+        let mut events = events.map_or_else(Vec::new, |events| of_key(key, &events));
         if let Some(wait) = wait {
             let others = self.quotas.close_account(account, key, wait, &reply);
-            events.extend(tell_all(others, |gate, now| {
-                gate.closed_with_account(now, wait);
-                gate.remember(&reply);
+            events.extend(update_all(others, |controller, now| {
+                controller.closed_with_account(now, wait);
+                controller.remember(&reply);
             }));
         }
         self.report(&events);
     }
 
-    /// Reports all events. If the listener panics, so does this call, afterwards: its gates have been told by then.
-    pub(super) fn report(&self, events: &[(QuotaKey, Event)]) {
+    /// Reports all events. If the listener panics, so does this call, afterwards: its controllers have been told by then.
+    pub(super) fn report(&self, events: &[(QuotaKey, QuotaEvent)]) {
         let mut panicked = None;
         for (key, event) in events {
             trace::event(event);
@@ -96,23 +96,26 @@ impl Shared {
     }
 }
 
-fn of_key(key: QuotaKey, news: &[Event]) -> Vec<(QuotaKey, Event)> {
-    news.iter().map(|event| (key, *event)).collect()
+fn of_key(key: QuotaKey, events: &[QuotaEvent]) -> Vec<(QuotaKey, QuotaEvent)> {
+    events.iter().map(|event| (key, *event)).collect()
 }
 
-fn tell<T>(gate: &Room<Gate>, event: impl FnOnce(&mut Gate, Instant) -> T) -> (T, News) {
-    gate.tell(|gate, now| (event(gate, now), gate.news()))
+fn update_one<T>(
+    controller: &WaitQueue<Controller>,
+    event: impl FnOnce(&mut Controller, Instant) -> T,
+) -> (T, PendingEvents) {
+    controller.update(|controller, now| (event(controller, now), controller.drain_events()))
 }
 
-/// Tells other gates of the account; what they have to report.
-fn tell_all(others: Vec<Member>, event: impl Fn(&mut Gate, Instant)) -> Vec<(QuotaKey, Event)> {
+/// Tells other controllers of the account; what they have to report.
+fn update_all(others: Vec<Member>, event: impl Fn(&mut Controller, Instant)) -> Vec<(QuotaKey, QuotaEvent)> {
     let mut events = Vec::new();
-    for (key, gate) in others {
+    for (key, controller) in others {
         // One that was forgotten meanwhile has nobody who waits.
-        if let Some(gate) = gate.upgrade()
-            && let ((), Some(news)) = tell(&gate, &event)
+        if let Some(controller) = controller.upgrade()
+            && let ((), Some(own)) = update_one(&controller, &event)
         {
-            events.extend(of_key(key, &news));
+            events.extend(of_key(key, &own));
         }
     }
     events

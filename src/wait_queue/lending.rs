@@ -3,23 +3,23 @@
 use tokio::time::Instant;
 
 use super::permit::BodyState;
-use super::{Next, Rule, State};
+use super::{AdmissionPolicy, Decision, State};
 
-impl<R: Rule> State<R> {
-    /// What the rule says to the call whose turn it is. If only permits are missing, and as many are unread for too long,
+impl<R: AdmissionPolicy> State<R> {
+    /// What the policy says to the call whose turn it is. If only permits are missing, and as many are unread for too long,
     /// they are lent. No more are lent than let this call go.
-    pub(super) fn decide(&mut self, now: Instant, ask: &R::Ask, ahead: usize) -> Next {
-        match self.rule.next(now, ask, ahead) {
-            Next::Park(_) if self.can_lend(now, ahead) => {
-                for _ in 0..self.rule.missing(now, ahead) {
+    pub(super) fn decide_or_lend(&mut self, now: Instant, call: &R::Call, ahead: usize) -> Decision {
+        match self.policy.decide(now, call, ahead) {
+            Decision::Blocked(_) if self.can_lend(now, ahead) => {
+                for _ in 0..self.policy.missing_permits(now, ahead) {
                     self.unread.lend();
-                    self.rule.lend();
+                    self.policy.lend_permit();
                 }
-                self.rule.next(now, ask, ahead)
+                self.policy.decide(now, call, ahead)
             }
-            Next::Park(at) => {
-                let due = self.unread.due(self.rule.missing(now, ahead));
-                Next::Park(due.map_or(at, |due| due.min(at)))
+            Decision::Blocked(at) => {
+                let due = self.unread.due(self.policy.missing_permits(now, ahead));
+                Decision::Blocked(due.map_or(at, |due| due.min(at)))
             }
             next => next,
         }
@@ -27,7 +27,7 @@ impl<R: Rule> State<R> {
 
     /// Whether as many permits may be lent as are missing.
     pub(super) fn can_lend(&self, now: Instant, ahead: usize) -> bool {
-        self.unread.due(self.rule.missing(now, ahead)).is_some_and(|due| due <= now)
+        self.unread.due(self.policy.missing_permits(now, ahead)).is_some_and(|due| due <= now)
     }
 
     /// A permit has ended.
@@ -37,6 +37,6 @@ impl<R: Rule> State<R> {
             BodyState::Unread(key) => !self.unread.remove(key),
             BodyState::Lent => true,
         };
-        if lent { self.rule.returned(now, seq) } else { self.rule.ended(now, seq) }
+        if lent { self.policy.release_lent(now, seq) } else { self.policy.release(now, seq) }
     }
 }

@@ -1,4 +1,4 @@
-//! A slot of a room, for as long as an attempt and its answer's body last.
+//! A permit of a queue, for as long as an attempt and its answer's body last.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,25 +7,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::unread::UnreadKey;
-use super::{ANY_TIME, Room, Rule};
+use super::{ANY_TIME, AdmissionPolicy, WaitQueue};
 use crate::time::add;
 
-/// Where a slot is given back to, whatever the rule behind it.
+/// Where a permit is given back to, whatever the policy behind it.
 pub(crate) trait Release: Send + Sync {
     fn release(&self, seq: u64, body: BodyState);
     /// The same at the end of an answer whose head was told of: the clock is read if that end was waited for, or if
-    /// somebody waits for the slot.
+    /// somebody waits for the permit.
     fn over(&self, seq: u64, body: BodyState, waited: bool);
-    /// A response body goes to its caller; unread for so long, its slot is lent to whoever waits.
+    /// A response body goes to its caller; unread for so long, its permit is lent to whoever waits.
     fn handed_out(&self, lend_after: Duration) -> UnreadKey;
-    /// An unread body is polled for the first time. False: its slot has been lent.
+    /// An unread body is polled for the first time. False: its permit has been lent.
     fn first_poll(&self, key: UnreadKey) -> bool;
     /// A frame of the answer's body has come.
     fn delivered(&self);
     fn used(&self, estimated: f64, used: f64);
 }
 
-impl<R: Rule> Release for Room<R> {
+impl<R: AdmissionPolicy> Release for WaitQueue<R> {
     fn release(&self, seq: u64, body: BodyState) {
         let mut state = self.lock();
         let now = state.now();
@@ -35,7 +35,7 @@ impl<R: Rule> Release for Room<R> {
 
     fn over(&self, seq: u64, body: BodyState, waited: bool) {
         let mut state = self.lock();
-        let now = ((R::CLOCK && waited) || state.queue.len() > 0).then(Instant::now);
+        let now = ((R::CLOCK && waited) || state.order.len() > 0).then(Instant::now);
         state.end(now, seq, body);
         self.finish(state, now.unwrap_or(*ANY_TIME));
     }
@@ -57,52 +57,52 @@ impl<R: Rule> Release for Room<R> {
     }
 
     fn used(&self, estimated: f64, used: f64) {
-        self.tell(|rule, _| rule.used(estimated, used));
+        self.update(|policy, _| policy.on_usage(estimated, used));
     }
 }
 
-/// What has become of the response body that a slot belongs to.
+/// What has become of the response body that a permit belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum BodyState {
-    /// There is none yet. Unread for so long, the slot will be lent; `None`: never.
+    /// There is none yet. Unread for so long, the permit will be lent; `None`: never.
     Awaited { lend_after: Option<Duration> },
     /// The caller has it and has not polled it.
     Unread(UnreadKey),
-    /// It has been polled, or its slot is never lent: it keeps the slot.
+    /// It has been polled, or its permit is never lent: it keeps the permit.
     Read,
-    /// It was unread for too long, and its slot has been lent.
+    /// It was unread for too long, and its permit has been lent.
     Lent,
 }
 
 /// No admission has this number.
 const SETTLED: u64 = 0;
 
-/// A slot that is given back when it is dropped: `(room, seq)`, for either rule.
-#[must_use = "the slot is free again as soon as this is dropped"]
-pub(crate) struct Slot {
-    room: Arc<dyn Release>,
+/// A permit that is given back when it is dropped: `(queue, seq)`, for either policy.
+#[must_use = "the permit is free again as soon as this is dropped"]
+pub(crate) struct Permit {
+    queue: Arc<dyn Release>,
     seq: u64,
     body: BodyState,
 }
 
-impl Slot {
-    /// `lend_after`: how long its response body may stay unread before the slot is lent, if it is ever.
-    pub(crate) fn new(room: Arc<dyn Release>, seq: u64, lend_after: Option<Duration>) -> Self {
-        Self { room, seq, body: BodyState::Awaited { lend_after } }
+impl Permit {
+    /// `lend_after`: how long its response body may stay unread before the permit is lent, if it is ever.
+    pub(crate) fn new(queue: Arc<dyn Release>, seq: u64, lend_after: Option<Duration>) -> Self {
+        Self { queue, seq, body: BodyState::Awaited { lend_after } }
     }
 
     /// Its response body goes to the caller.
     pub(crate) fn handed_out(&mut self) {
         if let BodyState::Awaited { lend_after } = self.body {
-            self.body = lend_after.map_or(BodyState::Read, |after| BodyState::Unread(self.room.handed_out(after)));
+            self.body = lend_after.map_or(BodyState::Read, |after| BodyState::Unread(self.queue.handed_out(after)));
         }
     }
 
-    /// Its response body is polled. Only the first poll takes the room's lock.
+    /// Its response body is polled. Only the first poll takes the queue's lock.
     #[inline]
     pub(crate) fn polled(&mut self) {
         if let BodyState::Unread(key) = self.body {
-            self.body = if self.room.first_poll(key) { BodyState::Read } else { BodyState::Lent };
+            self.body = if self.queue.first_poll(key) { BodyState::Read } else { BodyState::Lent };
         }
     }
 
@@ -113,37 +113,37 @@ impl Slot {
 
     /// Notes that something of the answer's body has come.
     pub(crate) fn delivered(&self) {
-        self.room.delivered();
+        self.queue.delivered();
     }
 
-    /// Tells the room what the call has used.
+    /// Tells the queue what the call has used.
     pub(crate) fn used(&self, estimated: f64, used: f64) {
-        self.room.used(estimated, used);
+        self.queue.used(estimated, used);
     }
 
     /// Gives it back at the end of an answer's body, which came at once or was waited for.
     #[inline]
     pub(crate) fn over(mut self, waited: bool) {
         let seq = std::mem::replace(&mut self.seq, SETTLED);
-        self.room.over(seq, self.body, waited);
+        self.queue.over(seq, self.body, waited);
     }
 
-    /// Lets go of the slot without giving it back: its books are settled already.
+    /// Lets go of the permit without giving it back: its books are settled already.
     pub(crate) fn settled(mut self) {
         self.seq = SETTLED;
     }
 }
 
-impl Drop for Slot {
+impl Drop for Permit {
     fn drop(&mut self) {
         if self.seq != SETTLED {
-            self.room.release(self.seq, self.body);
+            self.queue.release(self.seq, self.body);
         }
     }
 }
 
-impl std::fmt::Debug for Slot {
+impl std::fmt::Debug for Permit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("seq", &self.seq).finish_non_exhaustive()
+        f.debug_struct("Permit").field("seq", &self.seq).finish_non_exhaustive()
     }
 }

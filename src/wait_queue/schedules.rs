@@ -18,70 +18,74 @@ struct Seats {
     lent: usize,
 }
 
-impl Rule for Seats {
-    type Ask = ();
-    type Pass = u64;
+impl AdmissionPolicy for Seats {
+    type Call = ();
+    type Ticket = u64;
     const CLOCK: bool = false;
 
-    fn submit(&mut self, _: Instant) {}
+    fn on_arrival(&mut self, _: Instant) {}
 
-    fn next(&mut self, now: Instant, (): &(), ahead: usize) -> Next {
-        if self.in_use + ahead < self.size { Next::Go(Go::default()) } else { Next::Park(now + crate::time::LONGEST) }
+    fn decide(&mut self, now: Instant, (): &(), ahead: usize) -> Decision {
+        if self.in_use + ahead < self.size {
+            Decision::Admit(Admission::default())
+        } else {
+            Decision::Blocked(now + crate::time::LONGEST)
+        }
     }
 
-    fn take(&mut self, _: Instant, (): &(), _: Go) -> u64 {
+    fn admit(&mut self, _: Instant, (): &(), _: Admission) -> u64 {
         assert!(self.in_use < self.size, "too many at once");
         self.in_use += 1;
         1
     }
 
-    fn ended(&mut self, _: Option<Instant>, _: u64) {
+    fn release(&mut self, _: Option<Instant>, _: u64) {
         self.in_use -= 1;
     }
 
-    fn missing(&self, _: Instant, ahead: usize) -> usize {
+    fn missing_permits(&self, _: Instant, ahead: usize) -> usize {
         (self.in_use + ahead + 1).saturating_sub(self.size)
     }
 
-    fn lend(&mut self) {
+    fn lend_permit(&mut self) {
         self.in_use -= 1;
         self.lent += 1;
     }
 
-    fn returned(&mut self, _: Option<Instant>, _: u64) {
+    fn release_lent(&mut self, _: Option<Instant>, _: u64) {
         self.lent -= 1;
     }
 }
 
 /// A permit, and whether its body has kept it by being polled in time.
-struct Held {
-    slot: Slot,
+struct BodyGuard {
+    permit: Permit,
     unread: bool,
     kept: bool,
 }
 
 struct World {
-    room: Arc<Room<Seats>>,
-    waiting: Vec<Waiting<Seats>>,
-    held: Vec<Held>,
+    queue: Arc<WaitQueue<Seats>>,
+    waiting: Vec<Waiter<Seats>>,
+    held: Vec<BodyGuard>,
     rng: Rng,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let room = Room::new(Seats { size: rng.usize(1..4), in_use: 0, lent: 0 });
-        Self { room, waiting: Vec::new(), held: Vec::new(), rng }
+        let queue = WaitQueue::new(Seats { size: rng.usize(1..4), in_use: 0, lent: 0 });
+        Self { queue, waiting: Vec::new(), held: Vec::new(), rng }
     }
 
     /// Polls one call that waits; it may go.
     fn poll(&mut self, at: usize) {
         let waiting = &mut self.waiting[at];
         if let Poll::Ready(outcome) = waiting.poll(&mut Context::from_waker(Waker::noop())) {
-            let Outcome::Admitted(seq) = outcome else { panic!("no bound was set") };
+            let WaitOutcome::Admitted(seq) = outcome else { panic!("no bound was set") };
             drop(self.waiting.swap_remove(at));
-            let slot = Slot::new(Arc::clone(&self.room) as _, seq, Some(LEND_AFTER));
-            self.held.push(Held { slot, unread: false, kept: false });
+            let permit = Permit::new(Arc::clone(&self.queue) as _, seq, Some(LEND_AFTER));
+            self.held.push(BodyGuard { permit, unread: false, kept: false });
         }
     }
 
@@ -93,8 +97,8 @@ impl World {
         match self.rng.u8(..16) {
             0..=4 => {
                 let class = Priority::ALL[self.rng.usize(..3)];
-                let place = Place { class, number: next_number() };
-                self.waiting.push(Waiting::new(Arc::clone(&self.room), place, (), Bounds::default()));
+                let position = QueuePosition { class, number: next_number() };
+                self.waiting.push(Waiter::new(Arc::clone(&self.queue), position, (), WaitLimits::default()));
                 self.poll(self.waiting.len() - 1);
             }
             5 | 6 => {
@@ -105,15 +109,15 @@ impl World {
             7..=9 => {
                 if let Some(at) = Self::pick(&mut self.rng, &self.held) {
                     let held = &mut self.held[at];
-                    held.unread |= matches!(held.slot.body(), BodyState::Awaited { .. });
-                    held.slot.handed_out();
+                    held.unread |= matches!(held.permit.body(), BodyState::Awaited { .. });
+                    held.permit.handed_out();
                 }
             }
             10 => {
                 if let Some(at) = Self::pick(&mut self.rng, &self.held) {
                     let held = &mut self.held[at];
-                    held.slot.polled();
-                    held.kept |= matches!(held.slot.body(), BodyState::Read);
+                    held.permit.polled();
+                    held.kept |= matches!(held.permit.body(), BodyState::Read);
                 }
             }
             11 | 12 => {
@@ -128,20 +132,20 @@ impl World {
             }
             14 => {
                 let size = self.rng.usize(1..4);
-                self.room.tell(|seats, _| seats.size = size);
+                self.queue.update(|seats, _| seats.size = size);
             }
             _ => tokio::time::advance(Duration::from_millis(self.rng.u64(..1_500))).await,
         }
     }
 
     fn check(&self) {
-        let state = self.room.lock();
-        let (in_use, lent) = (state.rule.in_use, state.rule.lent);
+        let state = self.queue.lock();
+        let (in_use, lent) = (state.policy.in_use, state.policy.lent);
         assert_eq!(in_use + lent, self.held.len(), "each permit counts once");
         let kept = self.held.iter().filter(|held| held.kept || !held.unread).count();
         assert!(in_use >= kept, "a body that was polled in time, or has not come, keeps its permit");
         assert_eq!(state.unread.len() + kept, in_use, "all others in use are unread");
-        assert_eq!(state.queue.len(), self.waiting.len());
+        assert_eq!(state.order.len(), self.waiting.len());
     }
 }
 
@@ -159,7 +163,7 @@ async fn permits_add_up_whatever_happens_and_unread_bodies_stop_nobody() {
             if world.waiting.is_empty() {
                 break;
             }
-            world.held.iter_mut().for_each(|held| held.slot.handed_out());
+            world.held.iter_mut().for_each(|held| held.permit.handed_out());
             world.held.iter_mut().for_each(|held| held.unread = true);
             tokio::time::advance(LEND_AFTER).await;
             for at in (0..world.waiting.len()).rev() {

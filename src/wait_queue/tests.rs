@@ -1,47 +1,47 @@
-//! What only the inside of the room can show: a bell that rings under our own lock, and who is woken when a timer is lost.
+//! What only the inside of the queue can show: a target that rings under our own lock, and who is woken when a timer is lost.
 
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
 use super::*;
 
-/// So many slots, and nobody before a time.
+/// So many permits, and nobody before a time.
 struct Clocked {
     free: usize,
     opens: Option<Instant>,
 }
 
-impl Rule for Clocked {
-    type Ask = ();
-    type Pass = u64;
+impl AdmissionPolicy for Clocked {
+    type Call = ();
+    type Ticket = u64;
     const CLOCK: bool = true;
 
-    fn submit(&mut self, _: Instant) {}
+    fn on_arrival(&mut self, _: Instant) {}
 
-    fn next(&mut self, now: Instant, (): &(), ahead: usize) -> Next {
+    fn decide(&mut self, now: Instant, (): &(), ahead: usize) -> Decision {
         match self.opens {
-            Some(opens) if opens > now => Next::At(opens),
-            _ if ahead < self.free => Next::Go(Go::default()),
-            _ => Next::Park(now + crate::time::LONGEST),
+            Some(opens) if opens > now => Decision::NotBefore(opens),
+            _ if ahead < self.free => Decision::Admit(Admission::default()),
+            _ => Decision::Blocked(now + crate::time::LONGEST),
         }
     }
 
-    fn take(&mut self, _: Instant, (): &(), _: Go) -> u64 {
+    fn admit(&mut self, _: Instant, (): &(), _: Admission) -> u64 {
         self.free -= 1;
         1
     }
 
-    fn ended(&mut self, _: Option<Instant>, _: u64) {
+    fn release(&mut self, _: Option<Instant>, _: u64) {
         self.free += 1;
     }
 
-    fn missing(&self, _: Instant, _: usize) -> usize {
+    fn missing_permits(&self, _: Instant, _: usize) -> usize {
         0
     }
 
-    fn lend(&mut self) {}
+    fn lend_permit(&mut self) {}
 
-    fn returned(&mut self, _: Option<Instant>, _: u64) {}
+    fn release_lent(&mut self, _: Option<Instant>, _: u64) {}
 }
 
 #[derive(Default)]
@@ -53,14 +53,14 @@ impl Wake for Wakes {
     }
 }
 
-fn closed_for(time: Duration) -> Arc<Room<Clocked>> {
-    Room::new(Clocked { free: 1, opens: Some(Instant::now() + time) })
+fn closed_for(time: Duration) -> Arc<WaitQueue<Clocked>> {
+    WaitQueue::new(Clocked { free: 1, opens: Some(Instant::now() + time) })
 }
 
 /// A waiter that has been polled once, and how often it was woken since.
-fn waiter(room: &Arc<Room<Clocked>>, number: u64) -> (Waiting<Clocked>, Arc<Wakes>) {
-    let place = Place { class: Priority::Normal, number };
-    let mut waiting = Waiting::new(Arc::clone(room), place, (), Bounds::default());
+fn waiter(queue: &Arc<WaitQueue<Clocked>>, number: u64) -> (Waiter<Clocked>, Arc<Wakes>) {
+    let position = QueuePosition { class: Priority::Normal, number };
+    let mut waiting = Waiter::new(Arc::clone(queue), position, (), WaitLimits::default());
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     assert!(waiting.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
@@ -68,12 +68,12 @@ fn waiter(room: &Arc<Room<Clocked>>, number: u64) -> (Waiting<Clocked>, Arc<Wake
 }
 
 /// What the runtimes of the waiters wake when their timers fire.
-fn timers(room: &Arc<Room<Clocked>>) -> Vec<Waker> {
-    room.lock().timers.wakers()
+fn timers(queue: &Arc<WaitQueue<Clocked>>) -> Vec<Waker> {
+    queue.lock().timers.wakers()
 }
 
-fn made(room: &Arc<Room<Clocked>>) -> usize {
-    room.lock().timers.len()
+fn made(queue: &Arc<WaitQueue<Clocked>>) -> usize {
+    queue.lock().timers.len()
 }
 
 /// Fires timers on a thread of its own.
@@ -83,36 +83,36 @@ fn fire(timers: Vec<Waker>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_bell_that_rings_while_somebody_looks_is_answered_by_who_looked() {
-    let room = closed_for(Duration::from_secs(1));
-    let (_waiting, wakes) = waiter(&room, 1);
+    let queue = closed_for(Duration::from_secs(1));
+    let (_waiting, wakes) = waiter(&queue, 1);
     // The timer's thread finds the lock taken and may not wait for it.
-    let timers = timers(&room);
-    room.look(|_| fire(timers));
-    assert!(!room.rang.load(Ordering::SeqCst), "nobody else would ever look");
-    // It rang before its time, so that the waiter has to make a new timer.
+    let timers = timers(&queue);
+    queue.read(|_| fire(timers));
+    assert!(!queue.timer_fired.load(Ordering::SeqCst), "nobody else would ever look");
+    // It timer_fired before its time, so that the waiter has to make a new timer.
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_bell_that_rings_while_a_call_is_at_the_door_is_answered() {
-    let room = closed_for(Duration::from_secs(1));
-    let (_waiting, wakes) = waiter(&room, 1);
-    let timers = timers(&room);
-    let state = room.lock();
+    let queue = closed_for(Duration::from_secs(1));
+    let (_waiting, wakes) = waiter(&queue, 1);
+    let timers = timers(&queue);
+    let state = queue.lock();
     fire(timers);
     drop(state);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
-    assert!(matches!(room.enter(()), Entry::Wait));
+    assert!(matches!(queue.try_admit(()), TryAdmit::Wait));
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
-    assert_eq!(room.queued(), 1);
+    assert_eq!(queue.queued(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_timer_is_made_again_even_if_the_first_in_the_queue_is_silent() {
-    let room = closed_for(Duration::from_secs(1));
-    let (_silent, first) = waiter(&room, 1);
-    let (mut second, wakes) = waiter(&room, 2);
-    fire(timers(&room)); // as if the timer's runtime had shut down
+    let queue = closed_for(Duration::from_secs(1));
+    let (_silent, first) = waiter(&queue, 1);
+    let (mut second, wakes) = waiter(&queue, 2);
+    fire(timers(&queue)); // as if the timer's runtime had shut down
     assert_eq!((first.0.load(Ordering::SeqCst), wakes.0.load(Ordering::SeqCst)), (1, 1));
     let waker = Waker::from(Arc::clone(&wakes));
     assert!(second.poll(&mut std::task::Context::from_waker(&waker)).is_pending());
@@ -127,37 +127,37 @@ async fn a_lost_timer_is_made_again_even_if_the_first_in_the_queue_is_silent() {
 
 #[test]
 fn runtimes_that_come_and_go_leave_nothing_behind() {
-    let room = closed_for(Duration::from_secs(1_000));
+    let queue = closed_for(Duration::from_secs(1_000));
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let lasting = runtime();
-    let (_lasts, _) = lasting.block_on(async { waiter(&room, 1) });
+    let (_lasts, _) = lasting.block_on(async { waiter(&queue, 1) });
     for number in 2..10_002 {
         let passing = runtime();
-        let (waiting, _) = passing.block_on(async { waiter(&room, number) });
-        assert_eq!(made(&room), 2);
+        let (waiting, _) = passing.block_on(async { waiter(&queue, number) });
+        assert_eq!(made(&queue), 2);
         if number % 2 == 0 {
             drop(waiting); // the waiter goes first
             drop(passing);
         } else {
             drop(passing); // its runtime does
-            assert_eq!(made(&room), 1);
+            assert_eq!(made(&queue), 1);
             drop(waiting);
         }
-        assert_eq!((made(&room), room.queued()), (1, 1));
+        assert_eq!((made(&queue), queue.queued()), (1, 1));
     }
 }
 
 #[test]
 fn a_timer_goes_with_the_last_waiter_of_its_runtime() {
-    let room = closed_for(Duration::from_secs(1_000));
+    let queue = closed_for(Duration::from_secs(1_000));
     let runtimes = [(); 2]
         .map(|()| tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap());
     let mut waiters: Vec<_> = (0..4u8)
-        .map(|at| runtimes[usize::from(at % 2)].block_on(async { waiter(&room, u64::from(at) + 1).0 }))
+        .map(|at| runtimes[usize::from(at % 2)].block_on(async { waiter(&queue, u64::from(at) + 1).0 }))
         .collect();
     let mut left = || {
         waiters.pop();
-        made(&room)
+        made(&queue)
     };
     assert_eq!([left(), left(), left(), left()], [2, 2, 1, 0]);
 }

@@ -1,4 +1,4 @@
-//! The timers of a room: one for each runtime that has waiters in it, made in a waiter's poll and moved from anywhere.
+//! The timers of a queue: one for each runtime that has waiters in it, made in a waiter's poll and moved from anywhere.
 //!
 //! A tokio `Sleep` fires only while its runtime is driven, and a runtime that shuts down fires it early. So each runtime
 //! has a timer of its own, all are set to the same time, and whichever fires first decides for all waiters. A timer is
@@ -19,30 +19,30 @@ use tokio::time::{Instant, Sleep};
 const RESTING: Duration = Duration::from_secs(3600);
 
 /// What is rung when a timer fires.
-pub(super) trait Bell: Send + Sync {
-    fn ring(&self);
+pub(super) trait TimerTarget: Send + Sync {
+    fn on_timer(&self);
 }
 
 /// A timer's waker. It holds nobody alive.
-struct Rope {
-    bell: Weak<dyn Bell>,
+struct TimerWaker {
+    target: Weak<dyn TimerTarget>,
     /// The timer has fired and nobody has looked yet.
-    pulled: AtomicBool,
+    fired: AtomicBool,
 }
 
-impl Wake for Rope {
+impl Wake for TimerWaker {
     fn wake(self: Arc<Self>) {
-        if let Some(bell) = self.bell.upgrade() {
-            self.pulled.store(true, Ordering::SeqCst);
-            bell.ring();
+        if let Some(target) = self.target.upgrade() {
+            self.fired.store(true, Ordering::SeqCst);
+            target.on_timer();
         }
     }
 }
 
-/// The timers of one room.
+/// The timers of one queue.
 #[derive(Default)]
 pub(super) struct Timers {
-    armed: HashMap<Id, Armed>,
+    timers: HashMap<Id, RuntimeTimer>,
     /// How many timers have been made.
     made: u64,
 }
@@ -55,12 +55,12 @@ pub(super) struct Share {
     timer: u64,
 }
 
-struct Armed {
+struct RuntimeTimer {
     sleep: Pin<Box<Sleep>>,
     at: Instant,
     /// It has fired: its waker is gone, so it has to be polled again once it is moved.
     spent: bool,
-    rope: Arc<Rope>,
+    waker: Arc<TimerWaker>,
     number: u64,
     waiters: usize,
 }
@@ -72,7 +72,7 @@ impl Timers {
     /// # Panics
     ///
     /// As [`tokio::time::sleep_until`]: outside a runtime with time enabled, unless the waiter has a timer.
-    pub(super) fn join<B: Bell + 'static>(&mut self, now: Instant, share: &mut Option<Share>, bell: &Weak<B>) {
+    pub(super) fn join<B: TimerTarget + 'static>(&mut self, now: Instant, share: &mut Option<Share>, target: &Weak<B>) {
         let lives = share.filter(|share| self.has(share));
         let runtime = match (Handle::try_current(), lives) {
             (Ok(handle), _) => handle.id(),
@@ -82,16 +82,16 @@ impl Timers {
         if lives.is_some_and(|share| share.runtime == runtime) {
             return;
         }
-        if !self.armed.contains_key(&runtime) {
-            let bell: Weak<dyn Bell> = Weak::<B>::clone(bell);
-            let Some(armed) = Armed::new(now, bell, self.made + 1) else { return };
+        if !self.timers.contains_key(&runtime) {
+            let target: Weak<dyn TimerTarget> = Weak::<B>::clone(target);
+            let Some(timer) = RuntimeTimer::new(now, target, self.made + 1) else { return };
             self.made += 1;
-            self.armed.insert(runtime, armed);
+            self.timers.insert(runtime, timer);
         }
         self.leave(share.take());
-        if let Some(armed) = self.armed.get_mut(&runtime) {
-            armed.waiters += 1;
-            *share = Some(Share { runtime, timer: armed.number });
+        if let Some(timer) = self.timers.get_mut(&runtime) {
+            timer.waiters += 1;
+            *share = Some(Share { runtime, timer: timer.number });
         }
     }
 
@@ -99,54 +99,54 @@ impl Timers {
     /// when the next waiter comes.
     pub(super) fn leave(&mut self, share: Option<Share>) {
         let Some(share) = share.filter(|share| self.has(share)) else { return };
-        if let Some(armed) = self.armed.get_mut(&share.runtime) {
-            armed.waiters -= 1;
-            if armed.waiters == 0 {
-                self.armed.remove(&share.runtime);
+        if let Some(timer) = self.timers.get_mut(&share.runtime) {
+            timer.waiters -= 1;
+            if timer.waiters == 0 {
+                self.timers.remove(&share.runtime);
             }
         }
     }
 
     fn has(&self, share: &Share) -> bool {
-        self.armed.get(&share.runtime).is_some_and(|armed| armed.number == share.timer)
+        self.timers.get(&share.runtime).is_some_and(|timer| timer.number == share.timer)
     }
 
     /// Whether there is one.
     pub(super) fn are_made(&self) -> bool {
-        !self.armed.is_empty()
+        !self.timers.is_empty()
     }
 
     /// Notes which timers have fired. False: one fired before its time, because its runtime shuts down; it is gone.
     pub(super) fn fired(&mut self, now: Instant) -> bool {
-        let before = self.armed.len();
-        self.armed.retain(|_, armed| {
-            let fired = armed.rope.pulled.swap(false, Ordering::SeqCst);
-            armed.spent |= fired;
-            !fired || armed.at <= now
+        let before = self.timers.len();
+        self.timers.retain(|_, timer| {
+            let fired = timer.waker.fired.swap(false, Ordering::SeqCst);
+            timer.spent |= fired;
+            !fired || timer.at <= now
         });
-        self.armed.len() == before
+        self.timers.len() == before
     }
 
-    /// Sees to it that the bell rings at `due`, or a little before. False: there is no timer, and one is needed.
-    pub(super) fn aim(&mut self, now: Instant, due: Option<Instant>, wanted: bool) -> bool {
+    /// Sees to it that the target rings at `due`, or a little before. False: there is no timer, and one is needed.
+    pub(super) fn set(&mut self, now: Instant, due: Option<Instant>, wanted: bool) -> bool {
         let at = due.unwrap_or(now + RESTING);
-        self.armed.retain(|_, armed| armed.aim(at));
+        self.timers.retain(|_, timer| timer.set(at));
         self.are_made() || (due.is_none() && !wanted)
     }
 }
 
-impl Armed {
+impl RuntimeTimer {
     /// None: the runtime is shutting down.
-    fn new(now: Instant, bell: Weak<dyn Bell>, number: u64) -> Option<Self> {
+    fn new(now: Instant, target: Weak<dyn TimerTarget>, number: u64) -> Option<Self> {
         let at = now + RESTING;
         let sleep = Box::pin(tokio::time::sleep_until(at));
-        let rope = Arc::new(Rope { bell, pulled: AtomicBool::new(false) });
-        let mut armed = Self { sleep, at, spent: true, rope, number, waiters: 0 };
-        armed.register().then_some(armed)
+        let waker = Arc::new(TimerWaker { target, fired: AtomicBool::new(false) });
+        let mut timer = Self { sleep, at, spent: true, waker, number, waiters: 0 };
+        timer.register().then_some(timer)
     }
 
     /// Sets it to this time, unless it fires earlier anyway. False: its runtime is gone.
-    fn aim(&mut self, at: Instant) -> bool {
+    fn set(&mut self, at: Instant) -> bool {
         if !self.spent && at >= self.at {
             return true;
         }
@@ -158,7 +158,7 @@ impl Armed {
     /// Polls once, to leave the waker. False: its runtime is gone.
     fn register(&mut self) -> bool {
         self.spent = false;
-        let waker = Waker::from(Arc::clone(&self.rope));
+        let waker = Waker::from(Arc::clone(&self.waker));
         let mut cx = Context::from_waker(&waker);
         // Not as a part of the task that happens to poll: one that has used up its budget would leave no waker.
         let sleep = pin!(tokio::task::unconstrained(self.sleep.as_mut()));
@@ -167,7 +167,7 @@ impl Armed {
         match catch_unwind(AssertUnwindSafe(|| sleep.poll(&mut cx))) {
             Ok(poll) => {
                 if poll.is_ready() {
-                    waker.wake(); // due already: the bell is answered after the lock is released
+                    waker.wake(); // due already: the target is answered after the lock is released
                 }
                 true
             }
@@ -180,11 +180,11 @@ impl Armed {
 impl Timers {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.armed.len()
+        self.timers.len()
     }
 
     /// What their runtimes wake when they fire.
     pub(super) fn wakers(&self) -> Vec<Waker> {
-        self.armed.values().map(|armed| Waker::from(Arc::clone(&armed.rope))).collect()
+        self.timers.values().map(|timer| Waker::from(Arc::clone(&timer.waker))).collect()
     }
 }

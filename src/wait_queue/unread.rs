@@ -1,7 +1,7 @@
 //! Permits of response bodies that nobody has polled yet, and how many of them are lent: plain data.
 //!
 //! A caller that collects response heads before it reads a body would block every call that waits for a permit. So a
-//! permit whose body stays unread is *lent*: its rule stops counting it, and it is never taken back.
+//! permit whose body stays unread is *lent*: its policy stops counting it, and it is never taken back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) struct UnreadKey {
     number: u64,
 }
 
-/// The unread permits of one room, those that may be lent first in front.
+/// The unread permits of one queue, those that may be lent first in front.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     permits: BTreeSet<UnreadKey>,
@@ -56,7 +56,7 @@ impl Unread {
     }
 }
 
-/// How many permits a rule has lent, and what is still to be reported of it.
+/// How many permits a policy has lent, and what is still to be reported of it.
 ///
 /// An episode begins with the first permit that is lent and ends with the last one that returns. It is reported once.
 #[derive(Debug, Default, Clone, Copy)]

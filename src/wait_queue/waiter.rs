@@ -1,4 +1,4 @@
-//! A call that waits: its place in a room, its bounds, and leaving when it is dropped.
+//! A call that waits: its place in a queue, its limits, and leaving when it is dropped.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::timer::Share;
-use super::{Closed, Place, Room, Rule};
+use super::{AdmissionPolicy, Closed, QueuePosition, WaitQueue};
 
 /// How a wait ends.
-pub(crate) enum Outcome<P> {
-    /// It goes, with what the rule gave it.
+pub(crate) enum WaitOutcome<P> {
+    /// It goes, with what the policy gave it.
     Admitted(P),
     /// Nobody is let in for now.
     Closed(Closed),
@@ -21,19 +21,19 @@ pub(crate) enum Outcome<P> {
     /// The queue has no place left; when its turn would come, where that can be told.
     Full(Option<Duration>),
     /// Its time is up, or its turn does not come before it is.
-    Late(Bound, Option<Duration>),
+    Expired(WaitLimit, Option<Duration>),
 }
 
-/// Which of a call's own bounds ended its wait.
+/// Which of a call's own limits ended its wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bound {
+pub(crate) enum WaitLimit {
     Deadline,
     Timeout,
 }
 
 /// What a call accepts.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Bounds {
+pub(crate) struct WaitLimits {
     /// No place when so many of its class wait already.
     pub(crate) max_queue: Option<usize>,
     /// No longer than this in the queue at a time.
@@ -44,12 +44,12 @@ pub(crate) struct Bounds {
     pub(crate) again: bool,
 }
 
-/// A call in a room's queue. It enters at its first poll, and leaves when it is dropped.
-pub(crate) struct Waiting<R: Rule> {
-    room: Arc<Room<R>>,
-    place: Place,
-    ask: R::Ask,
-    bounds: Bounds,
+/// A call in a queue's queue. It enters at its first poll, and leaves when it is dropped.
+pub(crate) struct Waiter<R: AdmissionPolicy> {
+    queue: Arc<WaitQueue<R>>,
+    position: QueuePosition,
+    call: R::Call,
+    limits: WaitLimits,
     /// In the timer of the runtime that polls it, while it is queued.
     share: Option<Share>,
     state: State,
@@ -57,30 +57,31 @@ pub(crate) struct Waiting<R: Rule> {
 
 enum State {
     Outside,
-    Queued { timer: Option<(Pin<Box<Sleep>>, Bound)> },
+    Queued { timer: Option<(Pin<Box<Sleep>>, WaitLimit)> },
     Done,
 }
 
-impl<R: Rule> Waiting<R> {
-    pub(crate) fn new(room: Arc<Room<R>>, place: Place, ask: R::Ask, bounds: Bounds) -> Self {
-        Self { room, place, ask, bounds, share: None, state: State::Outside }
+impl<R: AdmissionPolicy> Waiter<R> {
+    pub(crate) fn new(queue: Arc<WaitQueue<R>>, position: QueuePosition, call: R::Call, limits: WaitLimits) -> Self {
+        Self { queue, position, call, limits, share: None, state: State::Outside }
     }
 
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<R::Pass>> {
-        if self.bounds.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            // Even if a slot is free: its caller has given up by now.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<WaitOutcome<R::Ticket>> {
+        if self.limits.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            // Even if a permit is free: its caller has given up by now.
             self.leave();
-            return Poll::Ready(Outcome::Late(Bound::Deadline, None));
+            return Poll::Ready(WaitOutcome::Expired(WaitLimit::Deadline, None));
         }
         let first = matches!(self.state, State::Outside);
-        let polled = self.room.poll_place(&mut self.place, &mut self.share, &self.ask, &self.bounds, first, cx.waker());
+        let polled =
+            self.queue.poll_position(&mut self.position, &mut self.share, &self.call, &self.limits, first, cx.waker());
         if let Poll::Ready(outcome) = polled {
             self.state = State::Done;
             return Poll::Ready(outcome);
         }
         if matches!(self.state, State::Outside) {
             self.state = State::Queued { timer: None };
-            if let Some((at, bound)) = self.bounds.first() {
+            if let Some((at, bound)) = self.limits.first() {
                 self.state = State::Queued { timer: Some((Box::pin(tokio::time::sleep_until(at)), bound)) };
             }
         }
@@ -89,28 +90,28 @@ impl<R: Rule> Waiting<R> {
         {
             let bound = *bound;
             self.leave();
-            return Poll::Ready(Outcome::Late(bound, None));
+            return Poll::Ready(WaitOutcome::Expired(bound, None));
         }
         Poll::Pending
     }
 
     fn leave(&mut self) {
         if let State::Queued { .. } = std::mem::replace(&mut self.state, State::Done) {
-            self.room.cancel(self.place, self.share.take());
+            self.queue.cancel(self.position, self.share.take());
         }
     }
 }
 
-impl Bounds {
+impl WaitLimits {
     /// The bound that is met first.
-    fn first(&self) -> Option<(Instant, Bound)> {
-        let timeout = self.timeout.and_then(|time| Some((Instant::now().checked_add(time)?, Bound::Timeout)));
-        let deadline = self.deadline.map(|at| (at, Bound::Deadline));
+    fn first(&self) -> Option<(Instant, WaitLimit)> {
+        let timeout = self.timeout.and_then(|time| Some((Instant::now().checked_add(time)?, WaitLimit::Timeout)));
+        let deadline = self.deadline.map(|at| (at, WaitLimit::Deadline));
         [timeout, deadline].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 
-impl<R: Rule> Drop for Waiting<R> {
+impl<R: AdmissionPolicy> Drop for Waiter<R> {
     fn drop(&mut self) {
         self.leave();
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tower_429::classify::{Kind, Scope, Verdict};
-use tower_429::{Event, QuotaKey, Reason};
+use tower_429::{QuotaEvent, QuotaKey, RejectReason};
 
 use crate::support_retry::*;
 
@@ -19,12 +19,12 @@ fn model(seen: &Seen) -> String {
 
 /// Refuses all calls to this credential from the fourth on, until it is told that so many were enough.
 fn until(enough: usize) -> Server {
-    let mut refused = 0;
+    let mut throttled = 0;
     Server::new(move |n, seen| {
-        if n < 3 || refused == enough || seen.parts.headers["authorization"] != "Bearer sk-test" {
+        if n < 3 || throttled == enough || seen.parts.headers["authorization"] != "Bearer sk-test" {
             return Reply::ok();
         }
-        refused += 1;
+        throttled += 1;
         Reply::status(429, NO_QUOTA)
     })
 }
@@ -40,10 +40,10 @@ async fn no_model_of_an_account_without_quota_is_called_and_other_accounts_are()
     let server = until(usize::MAX);
     let client = client(&layer(), &server);
     warm(&client).await;
-    assert_eq!(refusal(&send(&client, to_model("a")).await), None, "the server's own");
+    assert_eq!(throttle(&send(&client, to_model("a")).await), None, "the server's own");
     for model in ["a", "b", "c", "one never called before"] {
         let answer = send(&client, to_model(model)).await;
-        assert_eq!(refusal(&answer), Some(Reason::QuotaExhausted), "{model}");
+        assert_eq!(throttle(&answer), Some(RejectReason::QuotaExhausted), "{model}");
     }
     let mut other = to_model("a");
     other.headers_mut().insert("authorization", "Bearer sk-other".parse().unwrap());
@@ -59,7 +59,7 @@ async fn who_waits_for_another_model_of_the_account_is_answered_at_once() {
     });
     let client = client(&layer().initial_window(1), &server);
     let outcomes = send_all(&client, ["b", "b", "a"].map(to_model)).await;
-    assert_eq!((outcomes[1].refusal, outcomes[1].head), (Some(Reason::QuotaExhausted), ms(100)));
+    assert_eq!((outcomes[1].throttle, outcomes[1].head), (Some(RejectReason::QuotaExhausted), ms(100)));
     assert_eq!(outcomes[0].status, 200, "what is under way goes on");
 }
 
@@ -82,7 +82,7 @@ async fn one_model_probes_for_the_whole_account_and_its_success_opens_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nobody_calls_the_model_that_was_refused_another_probes_a_little_later() {
+async fn where_nobody_calls_the_model_that_was_throttled_another_probes_a_little_later() {
     let server = until(1);
     let client = client(&layer(), &server);
     warm(&client).await;
@@ -98,7 +98,7 @@ async fn where_nobody_calls_the_model_that_was_refused_another_probes_a_little_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nobody_calls_the_model_that_was_refused_the_others_do_not_all_probe_at_one_moment() {
+async fn where_nobody_calls_the_model_that_was_throttled_the_others_do_not_all_probe_at_one_moment() {
     let server = Server::new(|n, _| if n < 50 { Reply::ok() } else { Reply::status(429, NO_QUOTA).after(ms(100)) });
     let client = client(&layer(), &server);
     let models: Vec<String> = (0..50).map(|n| format!("model {n}")).collect();
@@ -124,8 +124,8 @@ async fn a_model_first_called_when_any_other_of_its_account_may_be_probed_may_pr
     }
     send(&client, to_model(&models[7])).await;
     tokio::time::advance(secs(31)).await;
-    assert_eq!(refusal(&send(&client, to_model("new")).await), None, "the server's own");
-    assert_eq!(refusal(&send(&client, to_model("newer")).await), Some(Reason::QuotaExhausted));
+    assert_eq!(throttle(&send(&client, to_model("new")).await), None, "the server's own");
+    assert_eq!(throttle(&send(&client, to_model("newer")).await), Some(RejectReason::QuotaExhausted));
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,7 +139,7 @@ async fn what_one_model_may_spend_says_nothing_of_the_others() {
         let client = client(&layer(), &server);
         send(&client, to_model("b")).await;
         send(&client, to_model("a")).await;
-        assert_eq!(refusal(&send(&client, to_model("a")).await), Some(Reason::QuotaExhausted), "{body}");
+        assert_eq!(throttle(&send(&client, to_model("a")).await), Some(RejectReason::QuotaExhausted), "{body}");
         assert_eq!(send(&client, to_model("b")).await.status(), 200, "{body}");
         assert_eq!(send(&client, to_model("c")).await.status(), 200, "{body}");
     }
@@ -157,7 +157,7 @@ async fn a_classifier_of_ones_own_may_say_that_it_is_the_account() {
         let said = verdict.clone();
         let client = client(&layer().max_retries(0).classify(move |_, _| Some(said.clone())), &server);
         send(&client, to_model("a")).await;
-        assert_eq!(refusal(&send(&client, to_model("b")).await).is_some(), closed, "{verdict:?}");
+        assert_eq!(throttle(&send(&client, to_model("b")).await).is_some(), closed, "{verdict:?}");
     }
 }
 
@@ -173,10 +173,10 @@ async fn a_quota_that_ends_within_an_answer_closes_the_account_or_its_own_key_as
         let client = client(&layer(), &server);
         let answers = send_all(&client, ["b", "a"].map(to_model)).await;
         assert!(answers.iter().all(|answer| answer.status == 200));
-        assert_eq!(refusal(&send(&client, to_model("a")).await), Some(Reason::QuotaExhausted), "{error}");
+        assert_eq!(throttle(&send(&client, to_model("a")).await), Some(RejectReason::QuotaExhausted), "{error}");
         for model in ["b", "new", "newer"] {
-            let expected = closed.then_some(Reason::QuotaExhausted);
-            assert_eq!(refusal(&send(&client, to_model(model)).await), expected, "{model} {error}");
+            let expected = closed.then_some(RejectReason::QuotaExhausted);
+            assert_eq!(throttle(&send(&client, to_model(model)).await), expected, "{model} {error}");
         }
     }
 }
@@ -191,7 +191,7 @@ async fn a_model_first_called_when_a_probe_is_due_probes_as_rarely_as_the_others
     for second in 0..100 {
         let answer = send(&client, to_model("new")).await;
         let probes = second == 0 || second == 60;
-        assert_eq!(refusal(&answer).is_none(), probes, "{second}");
+        assert_eq!(throttle(&answer).is_none(), probes, "{second}");
         tokio::time::advance(secs(1)).await;
     }
     assert_eq!(server.count(), 3 + 1 + 2);
@@ -206,7 +206,7 @@ async fn a_success_sent_before_the_quota_ended_opens_nothing() {
     let client = client(&layer(), &server);
     send_all(&client, ["slow", "a"].map(to_model)).await;
     for model in ["slow", "a"] {
-        assert_eq!(refusal(&send(&client, to_model(model)).await), Some(Reason::QuotaExhausted), "{model}");
+        assert_eq!(throttle(&send(&client, to_model(model)).await), Some(RejectReason::QuotaExhausted), "{model}");
     }
 }
 
@@ -217,36 +217,40 @@ async fn a_limit_that_is_a_models_own_and_a_key_of_ones_own_are_closed_alone() {
         |_: &http::response::Parts, _: &[u8]| Some(Verdict::new(Kind::QuotaExhausted).with_scope(Scope::DailyRequests));
     let daily = client(&layer().classify(of_a_day), &server);
     warm(&daily).await;
-    assert_eq!(refusal(&send(&daily, to_model("a")).await), None);
-    assert_eq!(refusal(&send(&daily, to_model("a")).await), Some(Reason::QuotaExhausted));
-    assert_eq!(refusal(&send(&daily, to_model("b")).await), None, "asked for itself");
+    assert_eq!(throttle(&send(&daily, to_model("a")).await), None);
+    assert_eq!(throttle(&send(&daily, to_model("a")).await), Some(RejectReason::QuotaExhausted));
+    assert_eq!(throttle(&send(&daily, to_model("b")).await), None, "asked for itself");
 
     let client = client(&layer(), &server);
-    assert_eq!(refusal(&send(&client, request()).await), None);
-    assert_eq!(refusal(&send(&client, request()).await), Some(Reason::QuotaExhausted));
-    assert_eq!(refusal(&send(&client, to_model("a")).await), None, "no relation of the other is known");
+    assert_eq!(throttle(&send(&client, request()).await), None);
+    assert_eq!(throttle(&send(&client, request()).await), Some(RejectReason::QuotaExhausted));
+    assert_eq!(throttle(&send(&client, to_model("a")).await), None, "no relation of the other is known");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_was_closed_for_a_reason_of_its_own_is_not_opened_with_its_account() {
-    let mut refused = 0;
+    let mut throttled = 0;
     let server = Server::new(move |_, seen| {
         if model(seen) == "b" {
             return Reply::bare().header("retry-after", "7200");
         }
-        refused += 1;
-        if refused == 1 { Reply::status(429, NO_QUOTA) } else { Reply::ok() }
+        throttled += 1;
+        if throttled == 1 { Reply::status(429, NO_QUOTA) } else { Reply::ok() }
     });
     let client = client(&layer(), &server);
-    assert_eq!(refusal(&send(&client, to_model("b")).await), None);
+    assert_eq!(throttle(&send(&client, to_model("b")).await), None);
     send(&client, to_model("a")).await;
     tokio::time::advance(secs(30)).await;
     assert_eq!(send(&client, to_model("a")).await.status(), 200, "the account is open again");
-    assert_eq!(refusal(&send(&client, to_model("b")).await), Some(Reason::Cooldown), "two hours, the server said");
+    assert_eq!(
+        throttle(&send(&client, to_model("b")).await),
+        Some(RejectReason::Cooldown),
+        "two hours, the server said"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_whose_probe_met_a_plain_refusal_is_opened_with_its_account_all_the_same() {
+async fn a_key_whose_probe_met_a_plain_429_is_opened_with_its_account_all_the_same() {
     let server = Server::new(|n, _| match n {
         0 | 1 => Reply::ok(),
         2 => Reply::status(429, NO_QUOTA),
@@ -266,7 +270,7 @@ async fn a_key_whose_probe_met_a_plain_refusal_is_opened_with_its_account_all_th
 
 #[tokio::test(start_paused = true)]
 async fn each_key_that_closes_and_opens_with_its_account_is_told_of() {
-    let events: Arc<Mutex<Vec<(QuotaKey, Event)>>> = Arc::default();
+    let events: Arc<Mutex<Vec<(QuotaKey, QuotaEvent)>>> = Arc::default();
     let seen = Arc::clone(&events);
     let server = until(1);
     let client = client(&layer().on_event(move |key, event| seen.lock().unwrap().push((key, *event))), &server);
@@ -275,14 +279,14 @@ async fn each_key_that_closes_and_opens_with_its_account_is_told_of() {
     tokio::time::advance(secs(30)).await;
     assert_eq!(send(&client, to_model("a")).await.status(), 200);
     let events = events.lock().unwrap();
-    let keys = |of: fn(&Event) -> bool| {
+    let keys = |of: fn(&QuotaEvent) -> bool| {
         let mut keys: Vec<_> =
             events.iter().filter(|(_, event)| of(event)).map(|(key, _)| format!("{key:?}")).collect();
         keys.sort();
         keys.dedup();
         keys.len()
     };
-    assert_eq!(keys(|event| matches!(event, Event::Closed { quota: true, .. })), 3);
-    assert_eq!(keys(|event| matches!(event, Event::Opened)), 3);
+    assert_eq!(keys(|event| matches!(event, QuotaEvent::Closed { quota: true, .. })), 3);
+    assert_eq!(keys(|event| matches!(event, QuotaEvent::Opened)), 3);
     assert_eq!(events.len(), 6);
 }

@@ -110,7 +110,7 @@ async fn six_streams_through_a_limit_of_two_are_two_at_the_server_and_through_to
     assert_eq!((ours.seen().most_in_flight, ours.seen().accepted), (2, 6));
     assert_eq!(elapsed, ms(3_000), "three rounds of two");
 
-    // tower's slot is free again when the head is there, 100 ms into a stream of a second.
+    // tower's permit is free again when the head is there, 100 ms into a stream of a second.
     let towers = streaming();
     six_streams(tower::limit::ConcurrencyLimit::new(towers.clone(), 2)).await;
     assert_eq!((towers.seen().most_in_flight, towers.seen().accepted), (6, 6));

@@ -1,4 +1,4 @@
-//! Bodies of refusals, whatever they are: the verdict, and the caller gets back every byte, trailer and error.
+//! Bodies of 429s, whatever they are: the verdict, and the caller gets back every byte, trailer and error.
 
 use std::io::Write;
 use std::pin::Pin;
@@ -45,7 +45,7 @@ fn pieces(text: &'static str) -> Vec<Step> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_caller_gets_every_byte_trailer_and_error_of_a_refusal_back_and_it_is_judged_as_far_as_it_can_be_read() {
+async fn the_caller_gets_every_byte_trailer_and_error_of_a_429_back_and_it_is_judged_as_far_as_it_can_be_read() {
     let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
     let start = &NO_QUOTA[..30];
     let large: Vec<u8> = NO_QUOTA.bytes().chain(std::iter::repeat_n(b' ', 10 << 20)).collect();
@@ -119,7 +119,7 @@ async fn the_caller_gets_every_byte_trailer_and_error_of_a_refusal_back_and_it_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_whose_body_stalls_is_judged_after_two_seconds_by_what_has_come() {
+async fn a_429_whose_body_stalls_is_judged_after_two_seconds_by_what_has_come() {
     let server = Server::saying([Reply::body(429, Steps::new([data(BARE), Step::Stall])), Reply::ok()]);
     let answer = send(&client(&layer(), &server), request()).await;
     assert_eq!(answer.status(), 200);

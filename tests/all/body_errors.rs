@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use http::Method;
 use http_body_util::BodyExt;
 use tower_429::classify::{Kind, Verdict};
-use tower_429::{Dialect, Event, QuotaKey, Reason, RetryOn429Layer};
+use tower_429::{Dialect, QuotaEvent, QuotaKey, RejectReason, RetryOn429Layer};
 
 use crate::support_retry::*;
 
@@ -29,7 +29,7 @@ fn to_model(model: &str) -> Req {
     request
 }
 
-type Events = Arc<Mutex<Vec<(QuotaKey, Event)>>>;
+type Events = Arc<Mutex<Vec<(QuotaKey, QuotaEvent)>>>;
 
 fn watched(layer: RetryOn429Layer) -> (RetryOn429Layer, Events) {
     let events: Events = Arc::default();
@@ -37,17 +37,17 @@ fn watched(layer: RetryOn429Layer) -> (RetryOn429Layer, Events) {
     (layer.on_event(move |key, event| seen.lock().unwrap().push((key, *event))), events)
 }
 
-const fn closed(after: u64) -> Event {
-    Event::Closed { quota: true, retry_after: secs(after) }
+const fn closed(after: u64) -> QuotaEvent {
+    QuotaEvent::Closed { quota: true, retry_after: secs(after) }
 }
 
 /// Sends one call, reads its answer, and tells why the next one is not sent, if it is not.
-async fn then(layer: &RetryOn429Layer, reply: Reply, method: Method) -> Option<Reason> {
+async fn then(layer: &RetryOn429Layer, reply: Reply, method: Method) -> Option<RejectReason> {
     let client = client(layer, &Server::saying([reply]));
     let mut first = request();
     *first.method_mut() = method;
     read(send(&client, first).await).await;
-    refusal(&send(&client, request()).await)
+    throttle(&send(&client, request()).await)
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,8 +65,8 @@ async fn a_key_that_an_event_closes_is_told_of_at_once_and_so_are_the_other_keys
     let told: Vec<_> = events.lock().unwrap().clone();
     assert_eq!(told[0].1, closed(30), "the key that was told comes first");
     assert_eq!(told.len(), 3, "{told:?}");
-    assert!(told.iter().all(|(_, event)| matches!(event, Event::Closed { quota: true, .. })), "{told:?}");
-    assert_eq!(refusal(&send(&client, to_model("b")).await), Some(Reason::QuotaExhausted));
+    assert!(told.iter().all(|(_, event)| matches!(event, QuotaEvent::Closed { quota: true, .. })), "{told:?}");
+    assert_eq!(throttle(&send(&client, to_model("b")).await), Some(RejectReason::QuotaExhausted));
     assert_eq!(read(answer).await, DELTA, "the rest is handed on");
 }
 
@@ -76,7 +76,7 @@ async fn a_key_that_is_first_met_while_its_account_is_closed_is_told_of_with_its
     let client = client(&layer, &Server::saying([Reply::status(429, NO_QUOTA)]));
     send(&client, to_model("a")).await;
     assert_eq!(events.lock().unwrap().len(), 1);
-    assert_eq!(refusal(&send(&client, to_model("new")).await), Some(Reason::QuotaExhausted));
+    assert_eq!(throttle(&send(&client, to_model("new")).await), Some(RejectReason::QuotaExhausted));
     assert_eq!(events.lock().unwrap().len(), 2);
 }
 
@@ -95,7 +95,7 @@ async fn errors_in_bodies_are_read_in_the_dialect_of_the_key() {
             let body = if kind == SSE { format!("data: {body}\n\n") } else { body.to_owned() };
             let reply = Reply::status(200, body.clone()).header("content-type", kind);
             let reason = then(&layer().dialect(dialect), reply, Method::POST).await;
-            assert_eq!(reason, quota.then_some(Reason::QuotaExhausted), "{} {kind}: {body}", dialect.name);
+            assert_eq!(reason, quota.then_some(RejectReason::QuotaExhausted), "{} {kind}: {body}", dialect.name);
         }
     }
 }
@@ -103,9 +103,9 @@ async fn errors_in_bodies_are_read_in_the_dialect_of_the_key() {
 #[tokio::test(start_paused = true)]
 async fn errors_in_bodies_go_through_the_classifier_of_the_user() {
     for (says, reason) in [
-        (None, Some(Reason::QuotaExhausted)),
+        (None, Some(RejectReason::QuotaExhausted)),
         (Some(Verdict::new(Kind::Pass)), None),
-        (Some(Verdict::new(Kind::RateLimited).with_retry_after(secs(7_200))), Some(Reason::Cooldown)),
+        (Some(Verdict::new(Kind::RateLimited).with_retry_after(secs(7_200))), Some(RejectReason::Cooldown)),
     ] {
         for (kind, body) in [(JSON, QUOTA_EVENT.trim_start_matches("data: ")), (SSE, QUOTA_EVENT)] {
             let said = says.clone();
@@ -127,7 +127,7 @@ async fn a_stream_that_is_peeked_at_is_judged_like_one_that_is_not() {
     let event = "data: {\"base_resp\":{\"status_code\":1008,\"status_msg\":\"m\"}}\n\n";
     let peeks = || layer().peek_first_event(true);
     let reason = then(&peeks().dialect(&Dialect::MINIMAX), frames(SSE, &[event]), Method::POST).await;
-    assert_eq!(reason, Some(Reason::QuotaExhausted));
+    assert_eq!(reason, Some(RejectReason::QuotaExhausted));
     let passes = peeks().classify(|_, _| Some(Verdict::new(Kind::Pass)));
     assert_eq!(then(&passes, frames(SSE, &[QUOTA_EVENT]), Method::POST).await, None);
     assert_eq!(then(&peeks(), frames(SSE, &[QUOTA_EVENT]), Method::GET).await, None);
@@ -148,7 +148,7 @@ async fn only_answers_to_post_that_are_an_error_and_nothing_else_close_a_key() {
         let body = if members.is_empty() { format!("{{{error}}}") } else { format!("{{{members},{error}}}") };
         for method in [Method::POST, Method::GET, Method::PUT] {
             let reply = Reply::status(200, body.clone()).header("content-type", JSON);
-            let expected = (closes && method == Method::POST).then_some(Reason::QuotaExhausted);
+            let expected = (closes && method == Method::POST).then_some(RejectReason::QuotaExhausted);
             assert_eq!(then(&layer(), reply, method.clone()).await, expected, "{method} {body}");
         }
     }
@@ -177,11 +177,15 @@ async fn a_probe_opens_its_key_only_when_its_body_shows_no_error() {
         send(&client, request()).await;
         tokio::time::advance(secs(30)).await;
         let probe = send(&client, request()).await;
-        assert_eq!(refusal(&send(&client, request()).await), Some(Reason::QuotaExhausted), "a head opens nothing");
+        assert_eq!(
+            throttle(&send(&client, request()).await),
+            Some(RejectReason::QuotaExhausted),
+            "a head opens nothing"
+        );
         read(probe).await;
         assert_eq!(told(), [closed(30)], "{kind} {good}");
         tokio::time::advance(secs(59)).await;
-        assert_eq!(refusal(&send(&client, request()).await), Some(Reason::QuotaExhausted), "twice as long");
+        assert_eq!(throttle(&send(&client, request()).await), Some(RejectReason::QuotaExhausted), "twice as long");
         tokio::time::advance(secs(1)).await;
         let mut probe = send(&client, request()).await;
         for n in 1..=2 {
@@ -191,8 +195,8 @@ async fn a_probe_opens_its_key_only_when_its_body_shows_no_error() {
                 break;
             }
         }
-        assert_eq!(told(), [closed(30), Event::Opened], "{kind}");
-        assert_eq!(refusal(&send(&client, request()).await), None);
+        assert_eq!(told(), [closed(30), QuotaEvent::Opened], "{kind}");
+        assert_eq!(throttle(&send(&client, request()).await), None);
     }
 }
 
@@ -205,7 +209,7 @@ async fn a_probe_whose_body_is_dropped_unread_leaves_the_next_call_to_probe() {
     drop(send(&client, request()).await);
     tokio::time::advance(secs(1)).await; // probes are a second apart
     read(send(&client, request()).await).await;
-    assert_eq!(refusal(&send(&client, request()).await), None);
+    assert_eq!(throttle(&send(&client, request()).await), None);
     assert_eq!(server.count(), 4);
 }
 
@@ -227,7 +231,7 @@ async fn a_listener_that_panics_in_a_body_loses_no_slot_and_spares_no_key_of_the
         for model in ["a", "b"] {
             assert_eq!(layer.quotas().snapshot(key(model)).unwrap().in_flight, 0, "{model}");
             let local = AssertUnwindSafe(send(&client, to_model(model))).catch_unwind().await;
-            assert_eq!(refusal(&local.unwrap()), Some(Reason::QuotaExhausted), "{model}");
+            assert_eq!(throttle(&local.unwrap()), Some(RejectReason::QuotaExhausted), "{model}");
         }
     }
 }

@@ -23,9 +23,9 @@ fn streaming(parts: &[&'static str]) -> Streaming {
 /// What a server has received: each body, or the error that broke it off, and its trailers.
 type Received = Arc<Mutex<Vec<(Result<String, String>, Option<HeaderMap>, Option<u64>)>>>;
 
-/// Refuses the first `refusals` calls.
+/// Refuses the first `429s` calls.
 fn server<B: Body<Data = Bytes, Error: std::fmt::Display>>(
-    refusals: usize,
+    throttles: usize,
 ) -> (impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible> + Clone, Received) {
     let received = Received::default();
     let seen = received.clone();
@@ -43,14 +43,14 @@ fn server<B: Body<Data = Bytes, Error: std::fmt::Display>>(
             };
             let mut seen = seen.lock().unwrap();
             seen.push((body, trailers, exact));
-            let status = if seen.len() <= refusals { 429 } else { 200 };
+            let status = if seen.len() <= throttles { 429 } else { 200 };
             Ok::<_, Infallible>(Response::builder().status(status).body(Full::default()).unwrap())
         }
     });
     (server, received)
 }
 
-/// Sends a body through a buffer of 8 bytes, a retry and a server that refuses the first call.
+/// Sends a body through a buffer of 8 bytes, a retry and a server that throttles the first call.
 async fn sent<B: Body<Data = Bytes, Error: std::fmt::Display>>(body: B) -> (Response<impl Sized>, Received) {
     let (server, received) = server::<BufferedBody<B>>(1);
     let retry = RetryOn429Layer::new().clone_body(BufferedBody::try_clone);

@@ -123,7 +123,7 @@ async fn a_gzipped_quota_error_costs_one_request_with_decompression_below_and_al
     let stopped = answer.extensions().get::<RetryInfo>().unwrap().stopped;
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     assert!(body.starts_with(b"{\"error\""), "what the caller gets is readable all the same");
-    // Nobody can read why it was refused: five useless retries.
+    // Nobody can read why it was throttled: five useless retries.
     assert_eq!((hits.load(Ordering::SeqCst), stopped), (6, Some(StopReason::RetriesSpent)));
     assert!(elapsed > ms(3_000));
 }

@@ -122,7 +122,7 @@ async fn a_call_that_waits_at_the_door_gives_its_readied_instance_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_must_wait_anew_once_its_service_is_ready_gives_that_up_too() {
-    // The second call is admitted, and its service takes 100 ms to be ready; meanwhile the first is refused.
+    // The second call is admitted, and its service takes 100 ms to be ready; meanwhile the first is throttled.
     let server = Server::saying([Reply::bare().header("retry-after", "10").after(ms(50))]);
     let probe = Readied::new(server.clone(), 100);
     let layer = layer().initial_window(2);
@@ -147,7 +147,7 @@ async fn a_call_that_must_wait_anew_once_its_service_is_ready_gives_that_up_too(
 #[tokio::test(start_paused = true)]
 async fn readiness_is_polled_again_before_each_attempt_and_its_error_ends_the_call() {
     type Inner = Mock<Req, Response<Steps>>;
-    let refusal = || Response::builder().status(429).body(Steps::text(BARE)).unwrap();
+    let throttle = || Response::builder().status(429).body(Steps::text(BARE)).unwrap();
     let (inner, mut handle): (Inner, _) = mock::pair();
     handle.allow(1);
     let mut service = layer().layer(inner);
@@ -156,14 +156,14 @@ async fn readiness_is_polled_again_before_each_attempt_and_its_error_ends_the_ca
     drop(ready);
     let mut call = task::spawn(service.call(request()));
     assert_pending!(call.poll());
-    assert_ready!(task::spawn(handle.next_request()).poll()).unwrap().1.send_response(refusal());
+    assert_ready!(task::spawn(handle.next_request()).poll()).unwrap().1.send_response(throttle());
     assert_pending!(call.poll());
     tokio::time::sleep(secs(1)).await;
     assert_pending!(call.poll());
     assert_pending!(task::spawn(handle.next_request()).poll(), "its turn has come, but the service is not ready");
     handle.allow(1);
     assert_pending!(call.poll());
-    assert_ready!(task::spawn(handle.next_request()).poll()).unwrap().1.send_response(refusal());
+    assert_ready!(task::spawn(handle.next_request()).poll()).unwrap().1.send_response(throttle());
     assert_pending!(call.poll());
     handle.send_error(Broken("closed"));
     tokio::time::sleep(secs(2)).await;
@@ -189,7 +189,7 @@ async fn a_call_that_is_dropped_in_any_state_frees_its_slot_its_place_and_its_ti
             0,
         ),
         ("in the wait of another class", |_| Reply::status(500, "").header("retry-after", "100"), 0),
-        ("reading a refusal", |_| Reply::body(429, Steps::new([Step::Stall])), 0),
+        ("reading a throttle", |_| Reply::body(429, Steps::new([Step::Stall])), 0),
         ("getting ready again", |_| Reply::status(503, ""), 60_000),
         ("with a body that is not read", |_| Reply::body(200, Steps::new([Step::Stall])), 0),
     ];
@@ -247,8 +247,8 @@ async fn eight_clones_that_wait_in_one_cooldown_all_wake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_counts_as_a_failure_for_every_controller_although_the_service_says_ok() {
-    // The budget of retries is spent, and refusals do not fill it; nor do they open a closed key or widen the window.
+async fn a_429_counts_as_a_failure_for_every_controller_although_the_service_says_ok() {
+    // The budget of retries is spent, and 429s do not fill it; nor do they open a closed key or widen the window.
     let server = Server::new(|_, _| Reply::bare().header("retry-after", "1000"));
     let layer = layer();
     let client = client(&layer, &server);
@@ -272,12 +272,12 @@ async fn a_refusal_counts_as_a_failure_for_every_controller_although_the_service
     send_all(&client, (0..150).map(|n| answered(n, "500"))).await;
     assert_eq!(server.count(), 250, "the budget of 100 retries is spent");
     for n in 150..1_150 {
-        let mut refused = answered(n, "429");
-        refused.extensions_mut().insert(tower_429::NoRetry);
-        send(&client, refused).await;
+        let mut throttled = answered(n, "429");
+        throttled.extensions_mut().insert(tower_429::NoRetry);
+        send(&client, throttled).await;
     }
     let stopped = info(&send(&client, answered(2_000, "500")).await).unwrap().stopped;
-    assert_eq!(stopped, Some(StopReason::BudgetSpent), "a thousand refusals add nothing to it");
+    assert_eq!(stopped, Some(StopReason::BudgetSpent), "a thousand throttles add nothing to it");
     send_all(&client, (0..5).map(|n| answered(n, "200"))).await;
     assert_eq!(info(&send(&client, answered(2_001, "500")).await).unwrap().stopped, Some(StopReason::RetriesSpent));
 }

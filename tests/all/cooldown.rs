@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_429::{NoRetry, Reason, StopReason};
+use tower_429::{NoRetry, RejectReason, StopReason};
 use tower_429_testing::Provider;
 
 use crate::support_retry::*;
@@ -16,14 +16,14 @@ async fn a_hint_that_is_too_long_closes_the_key_and_answers_who_waits() {
     let layer = layer().initial_window(1);
     let client = client(&layer, &server);
     let outcomes = send_all(&client, (0..10).map(|_| request())).await;
-    assert_eq!((outcomes[0].status, outcomes[0].refusal), (429, None));
+    assert_eq!((outcomes[0].status, outcomes[0].throttle), (429, None));
     for waiter in &outcomes[1..] {
-        assert_eq!((waiter.refusal, waiter.head), (Some(Reason::Cooldown), ms(100)));
+        assert_eq!((waiter.throttle, waiter.head), (Some(RejectReason::Cooldown), ms(100)));
         assert_eq!(waiter.info.as_ref().unwrap().retry_after, Some(secs(120)));
     }
     assert_eq!(server.count(), 1);
     let answer = send(&client, request()).await;
-    assert_eq!(refusal(&answer), Some(Reason::Cooldown));
+    assert_eq!(throttle(&answer), Some(RejectReason::Cooldown));
     assert_eq!(answer.headers()["retry-after"], "120");
 }
 
@@ -34,7 +34,7 @@ async fn the_probes_of_a_closed_key_double_to_ten_minutes_and_a_success_opens_it
     let mut local = 0;
     // A caller every second, for 50 minutes.
     for _ in 0..3_000 {
-        local += usize::from(refusal(&send(&client, request()).await) == Some(Reason::Cooldown));
+        local += usize::from(throttle(&send(&client, request()).await) == Some(RejectReason::Cooldown));
         tokio::time::advance(secs(1)).await;
     }
     let times: Vec<_> = server.times().iter().take(7).map(Duration::as_secs).collect();
@@ -44,7 +44,7 @@ async fn the_probes_of_a_closed_key_double_to_ten_minutes_and_a_success_opens_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_of_a_call_sent_before_the_refusal_does_not_open_a_closed_key() {
+async fn a_success_of_a_call_sent_before_the_429_does_not_open_a_closed_key() {
     let server = Server::new(|n, _| match n {
         0 => Reply::ok().after(secs(5)),
         1 => Reply::bare().header("retry-after", "600"),
@@ -53,7 +53,7 @@ async fn a_success_of_a_call_sent_before_the_refusal_does_not_open_a_closed_key(
     let client = client(&layer(), &server);
     let outcomes = send_all(&client, [request(), request()]).await;
     assert_eq!([outcomes[0].status, outcomes[1].status], [200, 429]);
-    assert_eq!(refusal(&send(&client, request()).await), Some(Reason::Cooldown));
+    assert_eq!(throttle(&send(&client, request()).await), Some(RejectReason::Cooldown));
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +71,7 @@ async fn a_probe_that_is_cancelled_or_gets_no_clear_answer_does_not_close_the_ke
     let cancelled = tokio::time::timeout(secs(1), send(&client, request())).await;
     assert!(cancelled.is_err());
     assert_eq!(send(&client, request()).await.status(), 500);
-    assert_eq!(refusal(&send(&client, request()).await), Some(Reason::Cooldown), "probes are a second apart");
+    assert_eq!(throttle(&send(&client, request()).await), Some(RejectReason::Cooldown), "probes are a second apart");
     tokio::time::advance(secs(1)).await;
     assert!(try_send(&client, request()).await.is_err());
     tokio::time::advance(secs(1)).await;
@@ -90,7 +90,7 @@ async fn while_a_probe_is_out_everybody_else_is_answered_locally() {
     tokio::time::advance(secs(121)).await;
     let outcomes = send_all(&client, (0..20).map(|_| request())).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.status == 200).count(), 1);
-    assert_eq!(outcomes.iter().filter(|outcome| outcome.refusal == Some(Reason::Cooldown)).count(), 19);
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.throttle == Some(RejectReason::Cooldown)).count(), 19);
     assert_eq!(send(&client, request()).await.status(), 200);
 }
 
@@ -107,7 +107,7 @@ async fn a_probe_does_not_go_before_a_hint_that_ends_later() {
         let layer = layer().seed(seed).max_wait(secs(20));
         let client = client(&layer, &server);
         let first = send_all(&client, [with(NoRetry), with(NoRetry)]).await;
-        assert_eq!(first[0].info.as_ref().unwrap().stopped, Some(StopReason::NotAsked));
+        assert_eq!(first[0].info.as_ref().unwrap().stopped, Some(StopReason::RetryDisabled));
         let until = layer.quotas().snapshot(key()).unwrap().cooldown.unwrap();
         jittered += usize::from(until > secs(21));
         for _ in 0..300 {
@@ -129,7 +129,7 @@ async fn one_bogus_hint_does_not_stop_a_healthy_key_for_a_day() {
     let client = client(&layer, &server);
     let outcomes = send_all(&client, (0..50).map(|_| request())).await;
     assert!(outcomes.iter().filter(|outcome| outcome.status == 200).count() >= 25);
-    assert_eq!(refusal(&send(&client, request()).await), Some(Reason::Cooldown));
+    assert_eq!(throttle(&send(&client, request()).await), Some(RejectReason::Cooldown));
     tokio::time::advance(secs(121)).await;
     let outcomes = send_all(&client, (0..1).map(|_| request())).await;
     assert_eq!(outcomes[0].status, 200);
@@ -175,7 +175,7 @@ async fn a_key_that_always_refuses_answers_400_callers_within_minutes_and_with_f
 
 #[tokio::test(start_paused = true)]
 async fn a_key_in_trouble_is_not_closed_by_trouble_of_long_ago() {
-    // One refusal, an hour of nothing, then a few seconds of trouble: far less than two minutes without a success.
+    // One 429, an hour of nothing, then a few seconds of trouble: far less than two minutes without a success.
     let server = Server::new(|n, _| if n == 0 || (1..8).contains(&n) { Reply::status(503, "") } else { Reply::ok() });
     let client = client(&layer().max_retries(10), &server);
     assert_eq!(send(&client, with(NoRetry)).await.status(), 503);
@@ -194,24 +194,24 @@ async fn after_the_quota_ends_no_more_than_what_was_out_reaches_the_server() {
         .map(|_| {
             let (client, next) = (client.clone(), next.clone());
             tokio::spawn(async move {
-                let mut refused = 0;
+                let mut throttled = 0;
                 while next.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 600 {
                     let answer = tower::ServiceExt::oneshot(client.clone(), request()).await.unwrap();
-                    refused += usize::from(refusal(&answer) == Some(Reason::QuotaExhausted));
+                    throttled += usize::from(throttle(&answer) == Some(RejectReason::QuotaExhausted));
                     let _ = http_body_util::BodyExt::collect(answer.into_body()).await;
                 }
-                refused
+                throttled
             })
         })
         .collect();
-    let mut refused = 0;
+    let mut throttled = 0;
     for worker in workers {
-        refused += worker.await.unwrap();
+        throttled += worker.await.unwrap();
     }
     let seen = provider.seen();
     assert_eq!(seen.accepted, 100);
-    assert!(seen.refused_quota <= 32, "{} reached the server", seen.refused_quota);
-    assert_eq!(refused, 600 - 100 - seen.refused_quota);
+    assert!(seen.throttled_quota <= 32, "{} reached the server", seen.throttled_quota);
+    assert_eq!(throttled, 600 - 100 - seen.throttled_quota);
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +220,7 @@ async fn an_exhausted_quota_is_probed_after_half_a_minute_then_ever_more_rarely_
     let client = client(&layer(), &server);
     for _ in 0..3_000 {
         let answer = send(&client, request()).await;
-        assert!(matches!(refusal(&answer), None | Some(Reason::QuotaExhausted)));
+        assert!(matches!(throttle(&answer), None | Some(RejectReason::QuotaExhausted)));
         tokio::time::advance(secs(1)).await;
     }
     let times: Vec<_> = server.times().iter().take(8).map(Duration::as_secs).collect();

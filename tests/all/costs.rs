@@ -84,7 +84,7 @@ async fn on_a_warm_key_half_the_level_waits_five_seconds_at_most_and_the_whole_l
         tokio::time::advance(secs(30)).await; // full again
         let (longest, _) = burst(&layer, &provider, calls).await;
         assert!(longest <= secs(most) + ms(100), "{calls}: {longest:?}");
-        assert_eq!(provider.seen().refused(), 0);
+        assert_eq!(provider.seen().throttled(), 0);
         tokio::time::advance(secs(60)).await;
         assert!(burst(&layer, &provider, 1).await.0 <= ms(101), "a single call never waits");
     }

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use tower_429::{Deadline, Reason};
+use tower_429::{Deadline, RejectReason};
 use tower_429_testing::{Hints, Latency, Limit, Provider, RateHeaders, ServiceTime, TOKENS_HEADER};
 
 use crate::support_retry::*;
@@ -58,15 +58,15 @@ async fn a_cold_process_that_submits_more_tokens_than_its_bucket_holds_loses_not
         call
     });
     let (done, took) = burst(&layer(), &provider, calls.collect()).await;
-    let refused = provider.seen().refused();
+    let throttled = provider.seen().throttled();
     assert_eq!(done, 200);
-    assert!(refused <= 6, "{refused}");
+    assert!(throttled <= 6, "{throttled}");
     // 800,000 tokens, of which a full bucket has 125,000, at 125,000 a minute.
     assert!(took <= secs(330), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_price_that_a_refusal_tells_is_waited_for() {
+async fn the_price_that_a_429_tells_is_waited_for() {
     // The estimate is 4 tokens. The server counts 600, and has 500 of 1,000 left, at 10 a second.
     let server = Server::new(|n, _| match n {
         0 => Reply::ok()
@@ -88,7 +88,7 @@ async fn the_price_that_a_refusal_tells_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_only_tells_what_was_left_prices_its_call_above_that() {
+async fn a_429_that_only_tells_what_was_left_prices_its_call_above_that() {
     let server = Server::new(|n, _| match n {
         0 => Reply::status(
             429,
@@ -115,7 +115,7 @@ async fn calls_that_reserve_a_hundred_times_what_they_use_are_counted_for_what_t
         call
     };
     let (done, took) = burst(&layer(), &provider, (0..20).map(|_| call()).collect()).await;
-    assert_eq!((done, provider.seen().refused()), (20, 0));
+    assert_eq!((done, provider.seen().throttled()), (20, 0));
     assert!(took <= secs(60), "{took:?}");
 
     let (client, began) = (layer().layer(provider.clone()), Instant::now());
@@ -139,7 +139,7 @@ async fn a_deadline_is_judged_again_when_the_first_headers_arrive() {
     });
     let calls = (0..200).map(|_| with(Deadline::within(secs(10))));
     let outcomes = send_all(&client(&layer(), &server), calls).await;
-    let rejected: Vec<_> = outcomes.iter().filter(|outcome| outcome.refusal == Some(Reason::Deadline)).collect();
+    let rejected: Vec<_> = outcomes.iter().filter(|outcome| outcome.throttle == Some(RejectReason::Deadline)).collect();
     assert!(rejected.len() >= 100, "{}", rejected.len());
     let late = rejected.iter().filter(|outcome| outcome.head > secs(2)).count();
     assert!(late <= rejected.len() / 10, "{late} waited for an answer that was known after 0.5 s");
@@ -148,16 +148,16 @@ async fn a_deadline_is_judged_again_when_the_first_headers_arrive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_refusals_are_not_taken_for_silence_that_means_success() {
-    // Ten at once, and each answer, a refusal too, takes 0.7 s.
+async fn slow_429s_are_not_taken_for_silence_that_means_success() {
+    // Ten at once, and each answer, a 429 too, takes 0.7 s.
     let provider = Provider::builder()
         .at_once(10)
         .rate_headers(RateHeaders::None)
         .hints(Hints::Neither)
-        .latency(Latency { request: ms(0)..ms(0), refusal: ms(700)..ms(700), answer: ms(0)..ms(0) })
+        .latency(Latency { request: ms(0)..ms(0), throttle: ms(700)..ms(700), answer: ms(0)..ms(0) })
         .service_time(ServiceTime::Fixed(ms(900)))
         .build();
     let (done, _) = burst(&layer(), &provider, (0..100).map(|_| request()).collect()).await;
     assert_eq!(done, 100);
-    assert!(provider.seen().refused() <= 40, "{}", provider.seen().refused());
+    assert!(provider.seen().throttled() <= 40, "{}", provider.seen().throttled());
 }

@@ -1,4 +1,4 @@
-//! When a refused call goes again: what the server's hints say, through the whole layer, in the wait that really happens.
+//! When a throttled call goes again: what the server's hints say, through the whole layer, in the wait that really happens.
 
 use std::time::Duration;
 
@@ -161,12 +161,12 @@ async fn the_reset_of_a_bucket_closes_no_key() {
         let client = client(&layer, &server);
         let answer = send(&client, request()).await;
         let next = send(&client, request()).await;
-        assert_ne!(refusal(&next), Some(tower_429::Reason::Cooldown), "pacing {pacing}, {:?}", info(&answer));
+        assert_ne!(throttle(&next), Some(tower_429::RejectReason::Cooldown), "pacing {pacing}, {:?}", info(&answer));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn from_the_third_refusal_in_a_row_a_hint_is_stretched_to_half_the_wait_without_one() {
+async fn from_the_third_429_in_a_row_a_hint_is_stretched_to_half_the_wait_without_one() {
     let server = Server::new(|n, _| if n < 5 { Reply::bare().header("retry-after-ms", "1") } else { Reply::ok() });
     send(&client(&layer(), &server), request()).await;
     let times = server.times();
@@ -246,7 +246,7 @@ async fn a_later_and_shorter_hint_does_not_shorten_a_cooldown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_says_how_many_at_once_holds_back_its_own_call_alone() {
+async fn a_429_that_says_how_many_at_once_holds_back_its_own_call_alone() {
     let server = Server::new(|n, _| match n {
         1 => Reply::status(429, AT_ONCE).header("retry-after", "5"),
         _ => Reply::ok().after(secs(2)),
@@ -255,7 +255,7 @@ async fn a_refusal_that_says_how_many_at_once_holds_back_its_own_call_alone() {
     let outcomes = send_all(&client, (0..3).map(|_| request())).await;
     assert_eq!(outcomes.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), [200; 3]);
     let times = server.times();
-    // One stood when it was refused: that is the cap. The third goes as a probe, and the refused one after its hint.
+    // One stood when it was throttled: that is the cap. The third goes as a probe, and the throttled one after its hint.
     assert_eq!(times[2], ms(700));
-    assert_hinted(times[3], secs(5), "the refused call");
+    assert_hinted(times[3], secs(5), "the throttled call");
 }

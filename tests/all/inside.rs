@@ -10,7 +10,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_429::{Reason, Refusal, RetryInfo, RetryOn429Layer, StopReason};
+use tower_429::{LocalRejection, RejectReason, RetryInfo, RetryOn429Layer, StopReason};
 
 const LIMITED: &str = "event: error\ndata: {\"error\":{\"message\":\"Rate limit reached. Please try again in 2s.\",\"type\":\"requests\",\"code\":\"rate_limit_exceeded\"}}\n\n";
 const EXHAUSTED: &str = "data: {\"error\":{\"message\":\"You exceeded your current quota.\",\"type\":\"insufficient_quota\",\"code\":\"insufficient_quota\"}}\n\n";
@@ -114,7 +114,7 @@ async fn a_quota_that_ends_within_a_stream_closes_the_key_and_is_never_retried()
     assert_eq!(response.extensions().get::<RetryInfo>().unwrap().stopped, Some(StopReason::Permanent));
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), EXHAUSTED);
     let local = client.clone().oneshot(request()).await.unwrap();
-    assert_eq!(local.extensions().get::<Refusal>().unwrap().reason, Reason::QuotaExhausted);
+    assert_eq!(local.extensions().get::<LocalRejection>().unwrap().reason, RejectReason::QuotaExhausted);
     tokio::time::advance(Duration::from_secs(30)).await;
     let probe = client.oneshot(request()).await.unwrap();
     assert_eq!(probe.into_body().collect().await.unwrap().to_bytes(), DELTA);

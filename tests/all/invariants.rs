@@ -1,4 +1,4 @@
-//! What holds of a whole stack whatever its callers do: order, cancelled calls, fairness, and one wake-up a slot.
+//! What holds of a whole stack whatever its callers do: order, cancelled calls, fairness, and one wake-up a permit.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ impl<F: Future> Future for Counted<F> {
     }
 }
 
-fn refusal(kind: u8) -> Reply {
+fn throttle(kind: u8) -> Reply {
     match kind {
         0 => Reply::bare(),
         1 => Reply::bare().header("retry-after-ms", "300"),
@@ -54,31 +54,31 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn within_a_class_calls_go_first_come_first_served_and_refused_ones_before_the_others(
+    fn within_a_class_calls_go_first_come_first_served_and_throttled_ones_before_the_others(
         kinds in prop::collection::vec(0..8_u8, 0..30),
         window in 1..6_u32,
     ) {
         virtually(async {
             let script = kinds.clone();
-            // A call that is refused again while others succeed goes to the end of its class: none is refused twice here.
+            // A call that is throttled again while others succeed goes to the end of its class: none is throttled twice here.
             let server = Server::new(move |n, seen| match seen.resend {
-                None => refusal(*script.get(n).unwrap_or(&9)).after(ms(20)),
+                None => throttle(*script.get(n).unwrap_or(&9)).after(ms(20)),
                 Some(_) => Reply::ok().after(ms(20)),
             });
-            // Thirty refusals in a row are no reason to close the key here.
+            // Thirty 429s in a row are no reason to close the key here.
             let layer = layer().initial_window(window).max_retries(100).max_sleep(secs(10_000)).max_wait(secs(10_000));
             let outcomes = send_all(&client(&layer, &server), (0..40).map(|n| numbered(n, Priority::Normal))).await;
             assert!(outcomes.iter().all(|outcome| outcome.status == 200), "{outcomes:?}");
             let seen: Vec<_> = server.seen();
             let mut served = std::collections::HashSet::new();
             for (at, call) in seen.iter().enumerate() {
-                // Whoever has a lower number has been sent already, and is out or served, or was refused no earlier than
+                // Whoever has a lower number has been sent already, and is out or served, or was throttled no earlier than
                 // at the moment when this one went.
                 for lower in 0..number(call) {
                     let before = seen[..at].iter().rposition(|seen| number(seen) == lower);
                     let before = before.unwrap_or_else(|| panic!("{} before {lower}", number(call)));
-                    let refused = seen[before].resend.is_none() && kinds.get(before).is_some_and(|kind| *kind < 4);
-                    assert!(!refused || seen[before].at + ms(20) >= call.at, "{} before {lower}, which waits", number(call));
+                    let throttled = seen[before].resend.is_none() && kinds.get(before).is_some_and(|kind| *kind < 4);
+                    assert!(!throttled || seen[before].at + ms(20) >= call.at, "{} before {lower}, which waits", number(call));
                 }
                 served.insert(number(call));
             }
@@ -94,7 +94,7 @@ proptest! {
     ) {
         virtually(async {
             let script = kinds.clone();
-            let server = Server::new(move |n, _| refusal(*script.get(n).unwrap_or(&9)).after(ms(100)));
+            let server = Server::new(move |n, _| throttle(*script.get(n).unwrap_or(&9)).after(ms(100)));
             let layer = layer().initial_window(window);
             let client = client(&layer, &server);
             let calls: Vec<_> = cancels.iter().map(|cancel| {
@@ -141,7 +141,7 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn one_wake_up_is_one_slot_and_a_cooldown_wakes_no_herd() {
-    // 400 wait; every tenth is refused with a hint at first, so that there are cooldowns, too.
+    // 400 wait; every tenth is throttled with a hint at first, so that there are cooldowns, too.
     let server = Server::new(|n, _| {
         if n % 10 == 9 { Reply::bare().header("retry-after-ms", "200") } else { Reply::ok() }.after(ms(50))
     });

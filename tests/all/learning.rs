@@ -1,4 +1,4 @@
-//! What a key learns of calls that nobody refuses, and what it does not forget.
+//! What a key learns of calls that nobody throttles, and what it does not forget.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use tower_429_testing::{Latency, Limit, Provider, ServiceTime, TOKENS_HEADER};
 use crate::support_retry::*;
 
 #[tokio::test(start_paused = true)]
-async fn estimates_that_are_too_high_cost_no_pace_although_nothing_is_refused() {
+async fn estimates_that_are_too_high_cost_no_pace_although_nothing_is_throttled() {
     let provider = Provider::builder()
         .tokens(Limit::per_minute(60_000))
         .latency(Latency::internet())
@@ -20,7 +20,7 @@ async fn estimates_that_are_too_high_cost_no_pace_although_nothing_is_refused() 
         .build();
     let layer = layer();
     let began = Instant::now();
-    // One after another 32 at a time: the first burst is too small to be refused.
+    // One after another 32 at a time: the first burst is too small to be throttled.
     let next = Arc::new(AtomicUsize::new(0));
     let workers: Vec<_> = (0..32)
         .map(|_| {
@@ -40,7 +40,7 @@ async fn estimates_that_are_too_high_cost_no_pace_although_nothing_is_refused() 
     for worker in workers {
         worker.await.unwrap();
     }
-    assert_eq!(provider.seen().refused(), 0);
+    assert_eq!(provider.seen().throttled(), 0);
     // 240,000 tokens at 1,000 a second, of which a full bucket held 60,000; the last call takes five seconds.
     let best = 180.0 + 5.0;
     let took = began.elapsed().as_secs_f64();
@@ -82,5 +82,5 @@ async fn slow_answers_that_are_no_success_show_what_the_server_takes_at_once() {
     let layer = layer().initial_window(2);
     let client = client(&layer, &server);
     send_all(&client, (0..2).map(|_| request())).await;
-    assert_eq!(layer.quotas().snapshot(key()).unwrap().window, 4, "two were out for longer than a refusal takes");
+    assert_eq!(layer.quotas().snapshot(key()).unwrap().window, 4, "two were out for longer than a throttle takes");
 }

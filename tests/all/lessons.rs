@@ -61,13 +61,13 @@ async fn throughput(client: &Client, callers: usize, from: Instant, seconds: u64
 }
 
 #[tokio::test(start_paused = true)]
-async fn four_hundred_refusals_one_after_another_of_calls_in_flight_do_not_slow_their_key_down_for_long() {
+async fn four_hundred_429s_one_after_another_of_calls_in_flight_do_not_slow_their_key_down_for_long() {
     const REFUSED: usize = 400;
-    let mut refused = 0;
+    let mut throttled = 0;
     let server = Server::new(move |_, seen| {
-        if is_marked(seen) && refused < REFUSED {
-            refused += 1;
-            return Reply::bare().header("retry-after", "89").after(secs(2) * u32::try_from(refused).unwrap());
+        if is_marked(seen) && throttled < REFUSED {
+            throttled += 1;
+            return Reply::bare().header("retry-after", "89").after(secs(2) * u32::try_from(throttled).unwrap());
         }
         Reply::ok().after(secs(1))
     });
@@ -97,9 +97,9 @@ async fn four_hundred_refusals_one_after_another_of_calls_in_flight_do_not_slow_
     }
 }
 
-/// Four calls at once are refused with these hints, in this order, a second apart. When the next call left, counted from
-/// the last refusal, and the window then.
-async fn refused_with(hints: [Option<Duration>; 4], body: &'static str) -> (Duration, u32) {
+/// Four calls at once are throttled with these hints, in this order, a second apart. When the next call left, counted from
+/// the last 429, and the window then.
+async fn throttled_with(hints: [Option<Duration>; 4], body: &'static str) -> (Duration, u32) {
     let server = Server::new(move |n, _| match hints.get(n) {
         Some(hint) => {
             let reply = Reply::status(429, body).after(ms(300) + secs(1) * u32::try_from(n).unwrap());
@@ -122,7 +122,7 @@ async fn a_longer_hint_never_shortens_a_wait_nor_shrinks_a_window() {
     for body in [BARE, AT_ONCE] {
         let mut last: Option<(Duration, u32)> = None;
         for hint in [4, 5, 10, 20, 40, 60, 100] {
-            let (wait, window) = refused_with([Some(secs(hint)); 4], body).await;
+            let (wait, window) = throttled_with([Some(secs(hint)); 4], body).await;
             if let Some((shorter, wider)) = last {
                 assert!(wait >= shorter, "{hint} s, {body}: {wait:?}, and {shorter:?} with a shorter one");
                 assert!(window >= wider, "{hint} s, {body}: {window}, and {wider} with a shorter one");
@@ -132,7 +132,7 @@ async fn a_longer_hint_never_shortens_a_wait_nor_shrinks_a_window() {
     }
     // Nor does a short one, or none, that comes after a long one.
     for last in [Some(ms(10)), Some(secs(1)), None] {
-        let (wait, _) = refused_with([Some(secs(60)), Some(secs(30)), Some(secs(2)), last], BARE).await;
+        let (wait, _) = throttled_with([Some(secs(60)), Some(secs(30)), Some(secs(2)), last], BARE).await;
         assert!(wait >= secs(57), "60 s were said 3 s before: {wait:?}");
     }
 }
@@ -157,7 +157,7 @@ async fn none_of_a_hundred_that_wait_leaves_before_a_hint_that_arrives() {
     for body in [BARE, AT_ONCE] {
         let server = Server::new(move |n, _| match n {
             0 => Reply::status(429, body).header("retry-after", "30").after(ms(200)),
-            1..4 => Reply::ok().after(ms(400)), // frees its slot while the hint holds
+            1..4 => Reply::ok().after(ms(400)), // frees its permit while the hint holds
             _ => Reply::ok().after(ms(10)),
         });
         let client = client(&layer().initial_window(4), &server);
@@ -168,7 +168,7 @@ async fn none_of_a_hundred_that_wait_leaves_before_a_hint_that_arrives() {
         if body == BARE {
             assert!(times[4] >= ms(30_200), "{:?}", &times[..8]);
         } else {
-            // How many at once was the refused call's own affair: the key stays open, and that call waits.
+            // How many at once was the throttled call's own affair: the key stays open, and that call waits.
             assert!(server.seen().iter().all(|seen| seen.resend.is_none() || seen.at >= ms(30_200)));
         }
     }

@@ -1,4 +1,4 @@
-//! What a limit promises beyond its slots: bounds, deadlines, resizing, keys, sharing and the contract of a service.
+//! What a limit promises beyond its permits: bounds, deadlines, resizing, keys, sharing and the contract of a service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_ok};
 use tower::{Layer, Service, ServiceExt};
-use tower_429::{ConcurrencyLimitLayer, Deadline, Priority, Reason, Refusal};
+use tower_429::{ConcurrencyLimitLayer, Deadline, LocalRejection, Priority, RejectReason};
 
 use crate::support_limit::{Desk, Door, Req, Says, code, ms, named, request, request_with, slow, timed};
 
@@ -31,7 +31,7 @@ async fn a_full_queue_answers_at_once_and_a_queue_of_none_lets_nobody_wait() {
         let mut local = 0;
         for answer in answers.into_iter().map(Result::unwrap) {
             if answer.status() == 429 {
-                assert_eq!(answer.extensions().get::<Refusal>().unwrap().reason, Reason::QueueFull);
+                assert_eq!(answer.extensions().get::<LocalRejection>().unwrap().reason, RejectReason::QueueFull);
                 assert_eq!(code(answer).await, "local_queue_full");
                 local += 1;
             }
@@ -68,7 +68,7 @@ async fn a_call_that_was_woken_and_has_not_come_counts_in_its_class() {
     assert_ready_ok!(first.poll());
     assert!(silent.is_woken());
     assert_eq!(assert_ready_ok!(call(Priority::Batch).poll()).status(), 429);
-    // It has stopped counting for the slot, and another call takes that.
+    // It has stopped counting for the permit, and another call takes that.
     tokio::time::sleep(ms(100)).await;
     let mut other = call(Priority::Interactive);
     assert_pending!(other.poll());
@@ -78,8 +78,8 @@ async fn a_call_that_was_woken_and_has_not_come_counts_in_its_class() {
 
 #[tokio::test(start_paused = true)]
 async fn a_local_answer_can_be_anything_else() {
-    let layer = ConcurrencyLimitLayer::new(1).max_queue(0).refuse_with(|refusal| {
-        let mut response = refusal.response();
+    let layer = ConcurrencyLimitLayer::new(1).max_queue(0).reject_with(|throttle| {
+        let mut response = throttle.response();
         *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
         response
     });

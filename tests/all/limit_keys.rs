@@ -77,7 +77,7 @@ async fn a_limit_that_is_resized_while_it_is_being_resized_has_the_last_size_for
     layer.handle().resize(3); // the first key's waiter is woken before the second key has its size
     calls.clear();
     for key in ["a", "b"] {
-        // As many go at the door as there are slots.
+        // As many go at the door as there are permits.
         let calls: Vec<_> = (0..10).map(|_| service.call(keyed(key))).collect();
         assert_eq!(layer.handle().in_use(), 5, "{key}");
         drop(calls);
@@ -114,7 +114,7 @@ async fn idle_keys_are_forgotten_beyond_the_most_that_are_kept_and_keys_in_use_n
     assert_ready_ok!(running.poll());
     drop(unread);
     assert_eq!((layer.handle().in_use(), layer.handle().queued()), (0, 0));
-    let debug = format!("{layer:?}").matches("Room").count();
+    let debug = format!("{layer:?}").matches("WaitQueue").count();
     assert!(debug <= MAX_LIMIT_KEYS + 4, "{debug} rooms are kept");
 }
 
@@ -161,6 +161,6 @@ fn eight_threads_with_a_hundred_thousand_keys_leave_no_more_than_the_bound() {
         }
     });
     assert_eq!((layer.handle().in_use(), layer.handle().queued()), (0, 0));
-    let debug = format!("{layer:?}").matches("Room").count();
+    let debug = format!("{layer:?}").matches("WaitQueue").count();
     assert!((1_000..=1_002).contains(&debug), "{debug} rooms are kept");
 }

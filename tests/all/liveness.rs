@@ -227,7 +227,7 @@ fn plan() -> impl Strategy<Value = Plan> {
 impl Plan {
     /// Within how long all calls end: each of them is at the head of its class once, and is sent so often at most.
     fn bound(&self) -> Duration {
-        let attempts = 1 + 2 * RETRIES; // refused probes cost no retry, up to as many as there are retries
+        let attempts = 1 + 2 * RETRIES; // throttled probes cost no retry, up to as many as there are retries
         let wait = secs(self.max_wait).max(WINDOW_PROBE) + DEBT_TIME + BACKOFF_MAX + SPREAD_MAX + ANSWER_MAX + PATIENCE;
         let calls = u32::try_from(self.callers.len()).unwrap();
         let jumps: u64 = self.jumps.iter().map(|(_, by)| by).sum();
@@ -423,7 +423,7 @@ fn a_first_attempt_that_waits_for_tokens_is_not_called_for_the_call_at_the_head_
             let client = client(&layer().tokens_per_minute(60_000), &server);
             let with_tokens = |tokens: f64| tokio::spawn(status_of(client.clone(), with(Cost::tokens(tokens))));
             with_tokens(60_000.0).await.unwrap();
-            // Refused twice, it lets a first attempt go before it, where there is one that may go.
+            // Throttled twice, it lets a first attempt go before it, where there is one that may go.
             let head = with_tokens(0.0);
             tokio::task::yield_now().await;
             let behind = with_tokens(60_000.0);

@@ -5,7 +5,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_429::classify::Kind;
-use tower_429::{ConcurrencyLimitLayer, Deadline, Event, Reason, Refusal, RetryInfo, StopReason};
+use tower_429::{ConcurrencyLimitLayer, Deadline, LocalRejection, QuotaEvent, RejectReason, RetryInfo, StopReason};
 
 use crate::support_retry::*;
 
@@ -78,14 +78,14 @@ async fn the_servers_verdict_is_in_the_info_of_local_answers_of_each_key_of_the_
         let verdict = info.verdict.unwrap();
         assert_eq!((verdict.kind, verdict.account), (Kind::QuotaExhausted, true), "{model}");
         assert_eq!((info.stopped, info.attempts), (Some(StopReason::Local), 0));
-        assert_eq!(answer.extensions().get::<Refusal>().unwrap().verdict(), Some(&verdict));
+        assert_eq!(answer.extensions().get::<LocalRejection>().unwrap().verdict(), Some(&verdict));
         assert_eq!(words(answer).await.2, "insufficient_quota", "{model}");
     }
     assert_eq!(server.count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_within_a_body_is_remembered_like_a_refusal() {
+async fn an_error_within_a_body_is_remembered_like_a_429() {
     let event = "data: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\"error\":{\"code\":\"insufficient_quota\",\"message\":\"m\"}}}\n\n";
     let server = Server::saying([Reply::status(200, event).header("content-type", "text/event-stream")]);
     let client = client(&layer(), &server);
@@ -114,8 +114,13 @@ async fn what_was_remembered_ends_with_the_quota() {
 async fn every_local_answer_names_its_reason_in_a_header() {
     let answer = send(&client(&layer(), &Server::saying([])), with(Deadline::within(ms(0)))).await;
     assert_eq!(words(answer).await, ("deadline".to_owned(), json!("requests"), json!("local_deadline")));
-    for reason in [Reason::QueueFull, Reason::QueueTimeout, Reason::Deadline, Reason::QuotaExhausted, Reason::Cooldown]
-    {
+    for reason in [
+        RejectReason::QueueFull,
+        RejectReason::QueueTimeout,
+        RejectReason::Deadline,
+        RejectReason::QuotaExhausted,
+        RejectReason::Cooldown,
+    ] {
         assert_eq!(reason.code(), format!("local_{}", reason.as_str()));
     }
 }
@@ -127,7 +132,7 @@ async fn a_limit_that_meets_a_used_up_quota_answers_with_the_servers_words_too()
     let stack = layer().layer(ConcurrencyLimitLayer::new(1).layer(server.clone()));
     let calls = [(); 2].map(|()| tokio::spawn(stack.clone().oneshot(request())));
     let [first, second] = calls;
-    assert_eq!(first.await.unwrap().unwrap().extensions().get::<Refusal>(), None);
+    assert_eq!(first.await.unwrap().unwrap().extensions().get::<LocalRejection>(), None);
     let answer = second.await.unwrap().unwrap();
     assert_eq!(answer.headers()["x-tower-429-local"], "quota_exhausted");
     let info = answer.extensions().get::<RetryInfo>().unwrap();
@@ -180,8 +185,8 @@ async fn a_client_behind_a_proxy_takes_its_local_answer_for_the_keys_exhaustion_
 
     let events = std::sync::Arc::new(std::sync::Mutex::new(0));
     let seen = std::sync::Arc::clone(&events);
-    let outer =
-        layer().on_event(move |_, event| *seen.lock().unwrap() += usize::from(matches!(event, Event::Closed { .. })));
+    let outer = layer()
+        .on_event(move |_, event| *seen.lock().unwrap() += usize::from(matches!(event, QuotaEvent::Closed { .. })));
     let calls = vec![tenant("b", "2"), tenant("a", "1"), tenant("a", "1"), tenant("b", "2")];
     let infos = behind_a_proxy(&proxy, &outer, calls).await;
     let told = infos[1].as_ref().unwrap();

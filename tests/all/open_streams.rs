@@ -60,7 +60,7 @@ async fn beside_a_stream<F: Future<Output = ()>>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bare_refusal_beside_a_stream_is_waited_for_less_than_a_second_however_long_the_stream_is() {
+async fn a_bare_429_beside_a_stream_is_waited_for_less_than_a_second_however_long_the_stream_is() {
     for length in LENGTHS {
         for reader in [Reader::Never, Reader::Once, Reader::Always] {
             let then = |n, _: &Seen| if n == 1 { Reply::bare() } else { Reply::ok() };
@@ -86,10 +86,10 @@ async fn unpolled_sibling(client: Client) {
     read(loser.await.unwrap()).await;
 }
 
-/// Whether the server refuses the call with this number; the stream has the number 0.
+/// Whether the server throttles the call with this number; the stream has the number 0.
 type Refuses = fn(usize) -> bool;
 
-/// Every way of calling, beside every stream, on servers that refuse some of the calls.
+/// Every way of calling, beside every stream, on servers that throttle some of the calls.
 async fn patterns(name: &str, refuses: Refuses, bound: Duration) {
     let then = move |n: usize, _: &Seen| {
         let reply = if refuses(n) { Reply::bare() } else { Reply::ok() };
@@ -108,11 +108,11 @@ async fn patterns(name: &str, refuses: Refuses, bound: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn loops_beside_a_stream_end_soon_where_one_call_is_refused() {
+async fn loops_beside_a_stream_end_soon_where_one_call_is_throttled() {
     patterns("the first call", |n| n == 1, ms(800)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn loops_beside_a_stream_end_soon_where_every_third_call_is_refused() {
+async fn loops_beside_a_stream_end_soon_where_every_third_call_is_throttled() {
     patterns("every third call", |n| n % 3 == 1, secs(15)).await;
 }

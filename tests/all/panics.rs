@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use bytes::Bytes;
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
-use tower_429::{ConcurrencyLimitLayer, Event, QuotaKey, Reason, RetryOn429Layer};
+use tower_429::{ConcurrencyLimitLayer, QuotaEvent, QuotaKey, RejectReason, RetryOn429Layer};
 
 use crate::support_limit::{Boom, Desk, Wakes, request as plain};
 use crate::support_retry::*;
@@ -47,7 +47,7 @@ async fn a_waker_that_panics_neither_reaches_who_gives_its_slot_back_nor_stops_w
     assert!(poll(&mut running, Waker::noop()).is_pending());
     assert!(poll(&mut faults, &faulty()).is_pending() && poll(&mut next, &waker).is_pending());
     desk.take().empty();
-    assert!(poll(&mut running, Waker::noop()).is_ready(), "it gives its slot back and does not panic");
+    assert!(poll(&mut running, Waker::noop()).is_ready(), "it gives its permit back and does not panic");
     tokio::time::sleep(ms(21)).await;
     assert_eq!(wakes.count(), 1, "the next one, 20 ms later");
     assert!(poll(&mut next, &waker).is_pending());
@@ -81,12 +81,12 @@ async fn a_waker_that_panics_when_its_key_closes_leaves_nobody_uninformed() {
     for (n, call) in calls.iter_mut().enumerate() {
         assert!(if n % 2 == 1 { poll(call, &faulty()) } else { poll(call, &waker) }.is_pending());
     }
-    desk.take().refuse(secs(7_200));
+    desk.take().throttle(secs(7_200));
     assert!(poll(&mut calls[0], &waker).is_ready(), "it learns that the key is closed, and gets its own answer");
     assert_eq!(wakes.count(), 1 + 2, "its own answer, and both others");
     for call in &mut calls[1..] {
         let Poll::Ready(Ok(answer)) = poll(call, &waker) else { panic!("answered at once") };
-        assert_eq!(refusal(&answer), Some(Reason::Cooldown));
+        assert_eq!(throttle(&answer), Some(RejectReason::Cooldown));
     }
 }
 
@@ -97,7 +97,7 @@ async fn a_waker_that_panics_when_a_timer_fires_does_not_end_the_runtime() {
     let mut service = layer.layer(desk.clone());
     let [mut faults, mut next] = [(); 2].map(|()| Box::pin(service.call(request())));
     assert!(poll(&mut faults, Waker::noop()).is_pending());
-    desk.take().refuse(secs(1));
+    desk.take().throttle(secs(1));
     assert!(poll(&mut faults, &faulty()).is_pending());
     let (waker, wakes) = counting();
     assert!(poll(&mut next, &waker).is_pending());
@@ -117,7 +117,7 @@ fn to_model(model: &str) -> Req {
 
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_panics_does_not_keep_an_account_from_closing_and_opening() {
-    let seen: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<QuotaEvent>>> = Arc::default();
     let told = Arc::clone(&seen);
     let layer = layer().on_event(move |_, event| {
         told.lock().unwrap().push(*event);
@@ -132,7 +132,7 @@ async fn a_listener_that_panics_does_not_keep_an_account_from_closing_and_openin
     let client = client(&layer, &server);
     let spawned = |model: &'static str| {
         let client = client.clone();
-        tokio::spawn(async move { refusal(&send(&client, to_model(model)).await) })
+        tokio::spawn(async move { throttle(&send(&client, to_model(model)).await) })
     };
     for model in ["a", "b", "c", "d"] {
         assert_eq!(spawned(model).await.unwrap(), None);
@@ -141,10 +141,10 @@ async fn a_listener_that_panics_does_not_keep_an_account_from_closing_and_openin
     assert!(spawned("a").await.unwrap_err().is_panic(), "its own listener, in its own call");
     assert_eq!(seen.lock().unwrap().len(), 4, "told of each of the four, whatever becomes of the first");
     for model in ["a", "b", "c", "d"] {
-        assert_eq!(spawned(model).await.unwrap(), Some(Reason::QuotaExhausted), "{model}");
+        assert_eq!(spawned(model).await.unwrap(), Some(RejectReason::QuotaExhausted), "{model}");
     }
     assert!(spawned("e").await.unwrap_err().is_panic(), "a new key is told that its account is closed");
-    assert_eq!(spawned("e").await.unwrap(), Some(Reason::QuotaExhausted));
+    assert_eq!(spawned("e").await.unwrap(), Some(RejectReason::QuotaExhausted));
     quota.store(true, Ordering::SeqCst);
     tokio::time::advance(secs(31)).await;
     assert!(spawned("a").await.unwrap_err().is_panic());
@@ -246,7 +246,7 @@ async fn a_function_of_the_users_that_panics_costs_its_call_alone() {
                 .tokens(|parts: &http::request::Parts, _: &[u8]| panic_if(parts.headers.contains_key("x-bad")))
         }),
         ("classify", |layer| layer.classify(|parts, _| panic_if(parts.headers.contains_key("x-bad")))),
-        ("refuse_with", |layer| layer.max_queue(0).refuse_with(|_| panic!("a bug of the function's"))),
+        ("reject_with", |layer| layer.max_queue(0).reject_with(|_| panic!("a bug of the function's"))),
     ];
     for (name, set) in functions {
         let layer = set(layer().initial_window(1).max_retries(0));
@@ -261,11 +261,11 @@ async fn a_function_of_the_users_that_panics_costs_its_call_alone() {
             request
         };
         let calls = match name {
-            "refuse_with" => [to_model("bad"), bad()],
+            "reject_with" => [to_model("bad"), bad()],
             _ => [bad(), to_model("good")],
         };
         let [first, second] = calls.map(|request| tokio::spawn(service.clone().oneshot(request)));
-        let (broken, good) = if name == "refuse_with" { (second, first) } else { (first, second) };
+        let (broken, good) = if name == "reject_with" { (second, first) } else { (first, second) };
         assert!(broken.await.unwrap_err().is_panic(), "{name}");
         assert_eq!(good.await.unwrap().unwrap().status(), 200, "{name}");
         for model in ["good", "bad"] {
@@ -283,7 +283,7 @@ fn panic_if<T>(bad: bool) -> Option<T> {
 
 #[tokio::test(start_paused = true)]
 async fn a_limits_answer_that_panics_costs_its_call_alone() {
-    let layer = ConcurrencyLimitLayer::new(1).max_queue(0).refuse_with(|_| panic!("a bug of the function's"));
+    let layer = ConcurrencyLimitLayer::new(1).max_queue(0).reject_with(|_| panic!("a bug of the function's"));
     let desk = Desk::default();
     let mut service = layer.layer(desk.clone());
     let [mut running, mut broken] = [(); 2].map(|()| Box::pin(service.call(plain())));

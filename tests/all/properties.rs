@@ -130,7 +130,7 @@ fn run(steps: Vec<Do>) -> Result<(), TestCaseError> {
             // A shrunken limit lets those go on that run; it lets nobody else in.
             prop_assert!(in_use <= most.max(world.size), "{in_use} of {}", world.size);
             most = in_use.max(world.size);
-            // Every slot belongs to a call or to a body that has not ended.
+            // Every permit belongs to a call or to a body that has not ended.
             prop_assert!(in_use >= world.bodies.len());
             prop_assert!(in_use + handle.queued() <= world.calls.len() + world.bodies.len());
         }
@@ -138,7 +138,7 @@ fn run(steps: Vec<Do>) -> Result<(), TestCaseError> {
         if world.size == 0 {
             world.layer.handle().resize(1);
         }
-        // Those that nobody has polled yet may hold a slot, or have no place.
+        // Those that nobody has polled yet may hold a permit, or have no place.
         for at in (0..world.calls.len()).rev() {
             world.poll(at);
         }
@@ -201,7 +201,7 @@ proptest! {
             order
         });
         for class in ["0", "1", "2"] {
-            // One that is given up at the very moment when it is called frees its slot at once: more than the limit are
+            // One that is given up at the very moment when it is called frees its permit at once: more than the limit are
             // called at that moment, so only those that stay are compared.
             let stays = |name: &&String| !calls[name[2..].parse::<usize>().unwrap()].1;
             let of_class: Vec<_> = order.iter().filter(|name| name.starts_with(class)).filter(stays).collect();

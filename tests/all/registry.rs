@@ -7,7 +7,7 @@ use http::Response;
 use http_body_util::Full;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_429::quota::MAX_KEYS;
-use tower_429::{Event, NoRetry, QuotaKey, Reason, RetryOn429Layer};
+use tower_429::{NoRetry, QuotaEvent, QuotaKey, RejectReason, RetryOn429Layer};
 
 use crate::support_retry::*;
 
@@ -25,8 +25,8 @@ fn keyed(key: &str) -> Req {
     with(QuotaKey::new(key))
 }
 
-fn watched(layer: RetryOn429Layer) -> (RetryOn429Layer, Arc<Mutex<Vec<Event>>>) {
-    let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+fn watched(layer: RetryOn429Layer) -> (RetryOn429Layer, Arc<Mutex<Vec<QuotaEvent>>>) {
+    let events: Arc<Mutex<Vec<QuotaEvent>>> = Arc::default();
     let seen = Arc::clone(&events);
     (layer.on_event(move |_, event| seen.lock().unwrap().push(*event)), events)
 }
@@ -85,7 +85,7 @@ async fn while_all_keys_are_in_use_calls_of_other_keys_are_served_and_not_rememb
         assert_eq!(read(send(&client, with(QuotaKey::new(n))).await).await, "{}");
     }
     assert_eq!(quotas.len(), 2);
-    let too_many = Event::TooManyKeys { max_keys: 2 };
+    let too_many = QuotaEvent::TooManyKeys { max_keys: 2 };
     assert_eq!(*events.lock().unwrap(), [too_many], "once, not for each call");
 
     // A key that is not in use any more makes room.
@@ -104,7 +104,7 @@ async fn while_all_keys_are_in_use_calls_of_other_keys_are_served_and_not_rememb
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_not_remembered_is_retried_by_what_its_own_refusals_teach() {
+async fn a_call_that_is_not_remembered_is_retried_by_what_its_own_429s_teach() {
     let server = Server::new(|n, _| match n {
         0 => Reply::body(200, Steps::new([Step::Stall])),
         1 => Reply::bare().header("retry-after", "3"),
@@ -172,7 +172,7 @@ async fn an_account_without_quota_stays_closed_when_its_keys_are_forgotten() {
     read(send(&client, keyed("another's")).await).await;
     assert_eq!(layer.quotas().len(), 1);
     for model in ["b", "a", "c"] {
-        assert_eq!(refusal(&send(&client, to_model(model)).await), Some(Reason::QuotaExhausted), "{model}");
+        assert_eq!(throttle(&send(&client, to_model(model)).await), Some(RejectReason::QuotaExhausted), "{model}");
     }
     assert_eq!(server.count(), 2);
     // A probe of any key opens it.
@@ -191,9 +191,9 @@ async fn a_call_that_is_not_remembered_closes_its_account_all_the_same() {
     let layer = layer().max_keys(1);
     let client = client(&layer, &server);
     let _held = send(&client, keyed("another's")).await;
-    assert_eq!(refusal(&send(&client, to_model("a")).await), None, "the server's own");
+    assert_eq!(throttle(&send(&client, to_model("a")).await), None, "the server's own");
     for model in ["a", "b"] {
-        assert_eq!(refusal(&send(&client, to_model(model)).await), Some(Reason::QuotaExhausted), "{model}");
+        assert_eq!(throttle(&send(&client, to_model(model)).await), Some(RejectReason::QuotaExhausted), "{model}");
     }
 }
 
@@ -204,6 +204,6 @@ async fn of_several_models_first_called_when_a_probe_is_due_one_probes() {
     send(&client, to_model("a")).await;
     tokio::time::advance(secs(31)).await;
     let outcomes = send_all(&client, (0..20).map(to_model)).await;
-    let local = outcomes.iter().filter(|outcome| outcome.refusal == Some(Reason::QuotaExhausted)).count();
+    let local = outcomes.iter().filter(|outcome| outcome.throttle == Some(RejectReason::QuotaExhausted)).count();
     assert_eq!((local, server.count()), (19, 2));
 }

@@ -1,4 +1,4 @@
-//! What a call holds, when it gives it back, and in which order: a readied instance first, then the slot.
+//! What a call holds, when it gives it back, and in which order: a readied instance first, then the permit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -117,7 +117,7 @@ async fn a_call_that_a_cooldown_stops_while_its_service_gets_ready_lets_go_of_th
     *moody.mood.lock().unwrap() = Mood::Ready;
     moody.noted.lock().unwrap().clear();
     assert!(third.as_mut().poll(cx).is_pending(), "a cooldown has begun");
-    assert_eq!(*moody.noted.lock().unwrap(), [1], "the readied instance went while the slot was still taken");
+    assert_eq!(*moody.noted.lock().unwrap(), [1], "the readied instance went while the permit was still taken");
     assert_eq!(in_flight(&layer.quotas()), 0);
 }
 
@@ -129,7 +129,7 @@ async fn a_call_into_which_its_service_panics_lets_go_of_the_service_first() {
     *moody.mood.lock().unwrap() = Mood::Panics;
     assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
     assert!(catch_unwind(AssertUnwindSafe(|| drop(service.call(request())))).is_err());
-    assert_eq!(*moody.noted.lock().unwrap(), [1], "the readied instance went while the slot was still taken");
+    assert_eq!(*moody.noted.lock().unwrap(), [1], "the readied instance went while the permit was still taken");
     assert_eq!(in_flight(&layer.quotas()), 0);
 }
 
@@ -140,13 +140,13 @@ async fn a_body_that_is_printed_shows_nothing_of_the_answer() {
     let mut answer = send(&client(&layer(), &server), request()).await;
     let _ = answer.body_mut().frame().await;
     let printed = format!("{:?}", answer.body());
-    assert!(printed.contains("slot") && !printed.contains("secret"), "{printed}");
+    assert!(printed.contains("permit") && !printed.contains("secret"), "{printed}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_panics_costs_its_call_one_slot_and_nobody_else_theirs() {
-    let refused = [(NO_QUOTA, "1"), (BARE, "7200")];
-    for (body, retry_after) in refused {
+    let throttled = [(NO_QUOTA, "1"), (BARE, "7200")];
+    for (body, retry_after) in throttled {
         let layer = layer().on_event(|_, _| panic!("a bug of the listener's"));
         let replies = [Reply::ok().after(secs(9)), Reply::status(429, body).header("retry-after", retry_after)];
         let client = client(&layer, &Server::saying(replies));
@@ -157,8 +157,8 @@ async fn a_listener_that_panics_costs_its_call_one_slot_and_nobody_else_theirs()
         tokio::time::sleep(secs(1)).await;
         assert!(calls[1].is_finished());
         assert_eq!(in_flight(&layer.quotas()), 1, "{body}");
-        let [slow, refused] = calls;
-        assert!(refused.await.unwrap_err().is_panic());
+        let [slow, throttled] = calls;
+        assert!(throttled.await.unwrap_err().is_panic());
         drop(slow.await);
         assert_eq!(in_flight(&layer.quotas()), 0);
     }

@@ -23,7 +23,7 @@ async fn a_cold_key_with_a_limit_on_tokens_fails_no_call_and_refuses_few() {
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }
-    assert!(provider.seen().refused() <= 3, "{}", provider.seen().refused());
+    assert!(provider.seen().throttled() <= 3, "{}", provider.seen().throttled());
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,6 +47,6 @@ async fn a_body_in_another_script_is_paced_like_one_in_english() {
         for call in calls {
             assert_eq!(call.await.unwrap().unwrap().status(), 200);
         }
-        assert!(provider.seen().refused() <= 3, "escaped: {escaped}: {}", provider.seen().refused());
+        assert!(provider.seen().throttled() <= 3, "escaped: {escaped}: {}", provider.seen().throttled());
     }
 }

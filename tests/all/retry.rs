@@ -1,7 +1,7 @@
 //! What is sent again, how often, and what is said of it.
 
 use tower::Service;
-use tower_429::{Deadline, NoRetry, Reason, Refusal, ResendCount, RetryOn, StopReason};
+use tower_429::{Deadline, LocalRejection, NoRetry, RejectReason, ResendCount, RetryOn, StopReason};
 
 use crate::support_retry::*;
 
@@ -112,19 +112,19 @@ async fn a_hint_beyond_what_is_waited_for_goes_before_the_servers_yes_and_after_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_call_is_sent_six_times_and_then_its_last_refusal_is_handed_back() {
-    let server = Server::new(|n, _| Reply::status(429, format!("refusal {n}")).header("x-n", &n.to_string()));
+async fn a_throttled_call_is_sent_six_times_and_then_its_last_429_is_handed_back() {
+    let server = Server::new(|n, _| Reply::status(429, format!("throttle {n}")).header("x-n", &n.to_string()));
     let answer = send(&client(&layer(), &server), request()).await;
     assert_eq!(server.count(), 6);
     assert_eq!(answer.headers()["x-n"], "5");
     let info = info(&answer).unwrap();
     assert_eq!((info.attempts, info.stopped), (6, Some(StopReason::RetriesSpent)));
     assert_eq!(info.waited, server.seen()[5].at, "all that passed was waiting");
-    assert_eq!(read(answer).await, "refusal 5");
+    assert_eq!(read(answer).await, "throttle 5");
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_retries_a_refusal_is_handed_back_at_once() {
+async fn without_retries_a_429_is_handed_back_at_once() {
     let server = Server::new(|_, _| Reply::bare());
     let answer = send(&client(&layer().max_retries(0), &server), request()).await;
     assert_eq!((server.times(), answer.status().as_u16()), (vec![ms(0)], 429));
@@ -132,7 +132,7 @@ async fn without_retries_a_refusal_is_handed_back_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_next_sleep_would_not_fit_the_refusal_is_handed_back_now() {
+async fn when_the_next_sleep_would_not_fit_the_429_is_handed_back_now() {
     let server = Server::new(|_, _| Reply::bare().header("retry-after", "50"));
     let answer = send(&client(&layer(), &server), request()).await;
     // Two sleeps of 50 to 55 s fit into 120 s, a third does not.
@@ -149,7 +149,7 @@ async fn a_sleep_that_ends_after_the_deadline_is_not_begun() {
     assert_eq!(info(&answer).unwrap().stopped, Some(StopReason::Deadline));
     assert_eq!(answer.status(), 429);
     assert_eq!(server.count(), 2, "6 to 7.5 s, once; a second time ends after 13 s");
-    assert_eq!(refusal(&answer), None, "it is the server's own refusal");
+    assert_eq!(throttle(&answer), None, "it is the server's own throttle");
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,13 +158,13 @@ async fn a_deadline_that_has_passed_is_answered_locally_without_being_sent() {
     let late = with(Deadline::within(secs(1)));
     tokio::time::advance(secs(2)).await;
     let answer = send(&client(&layer(), &server), late).await;
-    assert_eq!((refusal(&answer), server.count()), (Some(Reason::Deadline), 0));
+    assert_eq!((throttle(&answer), server.count()), (Some(RejectReason::Deadline), 0));
     let stopped = info(&answer).unwrap();
     assert_eq!((stopped.attempts, stopped.stopped), (0, Some(StopReason::Local)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn sleeping_after_a_refusal_is_no_time_in_the_queue_but_what_follows_is() {
+async fn sleeping_after_a_429_is_no_time_in_the_queue_but_what_follows_is() {
     let server = Server::saying([Reply::bare().header("retry-after", "30")]);
     let answer = send(&client(&layer().queue_timeout(secs(6)), &server), request()).await;
     assert_eq!((answer.status().as_u16(), server.count()), (200, 2));
@@ -174,7 +174,7 @@ async fn sleeping_after_a_refusal_is_no_time_in_the_queue_but_what_follows_is() 
     let client = client(&layer().initial_window(1).queue_timeout(secs(3)), &server);
     let outcomes = send_all(&client, (0..600).map(|_| request())).await;
     let late: Vec<_> = outcomes.iter().filter(|outcome| outcome.status != 200).collect();
-    assert!(late.iter().all(|outcome| outcome.refusal == Some(Reason::QueueTimeout) && outcome.head == secs(3)));
+    assert!(late.iter().all(|outcome| outcome.throttle == Some(RejectReason::QueueTimeout) && outcome.head == secs(3)));
     assert_eq!(server.count(), 600 - late.len());
     assert!(late.len() > 50 && server.count() > 50, "the window is doubled by silence: {}", late.len());
 }
@@ -209,7 +209,7 @@ async fn a_call_that_does_not_want_to_be_sent_again_is_not() {
     let answer = send(&client(&layer(), &server), with(NoRetry)).await;
     assert_eq!(server.times(), [ms(0)]);
     let stopped = info(&answer).unwrap();
-    assert_eq!((stopped.stopped, stopped.retry_after), (Some(StopReason::NotAsked), Some(secs(7))));
+    assert_eq!((stopped.stopped, stopped.retry_after), (Some(StopReason::RetryDisabled), Some(secs(7))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,7 +263,7 @@ async fn all_attempts_of_a_call_carry_one_idempotency_key_and_another_call_anoth
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_our_own_from_below_is_handed_up_at_once_and_teaches_nothing() {
+async fn a_429_of_our_own_from_below_is_handed_up_at_once_and_teaches_nothing() {
     let ours = tower_429::ConcurrencyLimitLayer::new(1).max_queue(0);
     let server = Server::new(|_, _| Reply::ok().after(secs(1)));
     let layer = layer();
@@ -273,7 +273,7 @@ async fn a_refusal_of_our_own_from_below_is_handed_up_at_once_and_teaches_nothin
     tokio::task::yield_now().await;
     let before = layer.quotas().snapshot(key()).unwrap();
     let answer = stack.call(request()).await.unwrap();
-    assert_eq!(answer.extensions().get::<Refusal>().unwrap().reason, Reason::QueueFull);
+    assert_eq!(answer.extensions().get::<LocalRejection>().unwrap().reason, RejectReason::QueueFull);
     assert_eq!(info(&answer).unwrap().stopped, Some(StopReason::Local));
     assert_eq!(layer.quotas().snapshot(key()).unwrap(), before);
     assert!(first.await.unwrap().is_ok());
@@ -281,7 +281,7 @@ async fn a_refusal_of_our_own_from_below_is_handed_up_at_once_and_teaches_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_another_process_of_ours_counts_as_overloaded() {
+async fn a_429_of_another_process_of_ours_counts_as_overloaded() {
     let body = r#"{"error":{"message":"Not sent: too many calls are waiting already.","type":"requests","code":"local_queue_full"}}"#;
     let server = Server::saying([Reply::status(429, body)]);
     let answer = send(&client(&layer(), &server), request()).await;

@@ -215,11 +215,11 @@ impl Shared {
         Box::pin(async move { drop(call.await.unwrap()) })
     }
 
-    /// A call that was refused with a hint of 300 ms, and waits.
+    /// A call that was throttled with a hint of 300 ms, and waits.
     async fn cooled_down(&self) -> Call {
         let mut call = self.call();
         assert!(poll!(&mut call).is_pending());
-        self.desk.take().refuse(ms(300));
+        self.desk.take().throttle(ms(300));
         assert!(poll!(&mut call).is_pending());
         call
     }
@@ -321,7 +321,7 @@ fn a_worker_that_blocks_does_not_hold_up_the_calls_of_the_other_workers() {
     watched(|| {
         let desk = Desk::default();
         let client = RetryOn429Layer::new().layer(desk.clone());
-        let (refuse, refused) = mpsc::channel();
+        let (throttle, throttled) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let blocks = {
             let (client, desk) = (client.clone(), desk.clone());
@@ -331,9 +331,9 @@ fn a_worker_that_blocks_does_not_hold_up_the_calls_of_the_other_workers() {
                     while desk.len() == 0 {
                         tokio::task::yield_now().await;
                     }
-                    desk.take().refuse(ms(50));
+                    desk.take().throttle(ms(50));
                     tokio::task::yield_now().await;
-                    refuse.send(()).unwrap();
+                    throttle.send(()).unwrap();
                     let _ = released.recv(); // as a worker that computes for long
                     while desk.len() == 0 {
                         tokio::task::yield_now().await;
@@ -343,7 +343,7 @@ fn a_worker_that_blocks_does_not_hold_up_the_calls_of_the_other_workers() {
                 });
             })
         };
-        refused.recv().unwrap();
+        throttled.recv().unwrap();
         current_thread().block_on(async {
             let call = tokio::spawn(client.clone().oneshot(request()));
             let answered = async {

@@ -11,8 +11,8 @@ use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_ok};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_429::{
-    ConcurrencyLimitLayer, Deadline, Priority, QuotaKey, Quotas, Reason, Refusal, RetryInfo, RetryOn429Layer,
-    StopReason,
+    ConcurrencyLimitLayer, Deadline, LocalRejection, Priority, QuotaKey, Quotas, RejectReason, RetryInfo,
+    RetryOn429Layer, StopReason,
 };
 use tower_429_testing::{Hints, Limit, Provider, ServiceTime};
 
@@ -31,8 +31,8 @@ fn retry() -> RetryOn429Layer {
     RetryOn429Layer::new().seed(7)
 }
 
-/// A refusal as OpenAI words it.
-fn refused(hint: Duration) -> Response<http_body_util::Full<bytes::Bytes>> {
+/// A 429 as OpenAI words it.
+fn throttled(hint: Duration) -> Response<http_body_util::Full<bytes::Bytes>> {
     let body = r#"{"error":{"message":"Rate limit reached for gpt-4o on requests per min (RPM): Limit 500, Used 500, Requested 1.","type":"requests","code":"rate_limit_exceeded"}}"#;
     let hint = hint.as_millis().to_string();
     Response::builder().status(429).header("retry-after-ms", hint).body(body.into()).unwrap()
@@ -77,7 +77,7 @@ async fn two_stacks_share_a_limit() {
 async fn towers_buffer_may_stand_between_the_two() {
     let inner = slow(ms(10));
     let limited = ConcurrencyLimitLayer::new(2).layer(inner.clone());
-    // Two places: what waits for the gate or in the limit must hold none of them.
+    // Two places: what waits for the controller or in the limit must hold none of them.
     let client = retry().layer(tower::buffer::Buffer::new(limited, 2));
     let calls = (0..40).map(|_| client.clone().oneshot(call()));
     let (answers, elapsed) = timed(join_all(calls)).await;
@@ -99,7 +99,7 @@ fn desk_stack(
     (layer.layer(limit.layer(desk.clone())), desk, limit, quotas)
 }
 
-/// A call to the end of its body: kept unread, it would keep its slot.
+/// A call to the end of its body: kept unread, it would keep its permit.
 async fn read<B: Body, E: std::fmt::Debug>(
     call: impl Future<Output = Result<Response<B>, E>>,
 ) -> http::response::Parts {
@@ -108,7 +108,7 @@ async fn read<B: Body, E: std::fmt::Debug>(
     parts
 }
 
-/// A service whose first call is refused after 100 ms with this hint, and whose other calls take 1 s.
+/// A service whose first call is throttled after 100 ms with this hint, and whose other calls take 1 s.
 fn refusing_first(
     hint: Duration,
 ) -> impl Service<Req, Response = Response<http_body_util::Full<bytes::Bytes>>, Error = Boom, Future: Send> + Clone {
@@ -119,7 +119,7 @@ fn refusing_first(
         async move {
             let at = start.elapsed();
             tokio::time::sleep(if first { ms(100) } else { ms(1_000) }).await;
-            let mut response = if first { refused(hint) } else { Response::new("ok".into()) };
+            let mut response = if first { throttled(hint) } else { Response::new("ok".into()) };
             response.headers_mut().insert("x-at", (at.as_millis() as u64).into());
             drop(request);
             Ok(response)
@@ -138,7 +138,7 @@ async fn a_call_that_queued_in_the_limit_while_a_cooldown_began_does_not_go_out_
     let cooldown = layer.quotas().snapshot(key()).unwrap().cooldown.unwrap();
     assert!(cooldown >= ms(5_000 - 1), "{cooldown:?}");
     let opens = start.elapsed() + cooldown;
-    // The two that queued below wait for the gate, without a slot.
+    // The two that queued below wait for the controller, without a permit.
     assert_eq!((limit.handle().in_use(), limit.handle().queued()), (0, 0));
     let mut sent = Vec::new();
     for answer in join_all(calls).await {
@@ -169,16 +169,16 @@ async fn a_call_whose_service_gets_ready_late_looks_at_the_gate_again_and_gives_
     let mut queued = spawn(client.call(call()));
     assert_pending!(queued.poll());
     assert_eq!(limit.handle().queued(), 1);
-    // It gets its slot, and the service takes its time.
+    // It gets its permit, and the service takes its time.
     door.says(Says::Pending);
     desk.take().empty();
     assert_ready_ok!(running.remove(0).poll());
     assert!(queued.is_woken());
     assert_pending!(queued.poll());
     assert_eq!((limit.handle().in_use(), limit.handle().queued()), (2, 0));
-    // Meanwhile a refusal cools the key down.
-    let refusal = desk.take();
-    refusal.refuse(ms(5_000));
+    // Meanwhile a 429 cools the key down.
+    let throttle = desk.take();
+    throttle.throttle(ms(5_000));
     let mut other = running.remove(0);
     assert_pending!(other.poll());
     door.says(Says::Ready);
@@ -219,7 +219,7 @@ async fn a_call_at_the_gate_whose_service_gets_ready_after_a_cooldown_began_give
     assert!(queued.is_woken());
     assert_pending!(queued.poll());
     assert_eq!(layer.quotas().snapshot(key()).unwrap().queued, 0, "admitted");
-    desk.take().refuse(ms(5_000));
+    desk.take().throttle(ms(5_000));
     let mut other = running.remove(0);
     assert_pending!(other.poll());
     door.says(Says::Ready);
@@ -253,7 +253,7 @@ async fn a_key_that_closes_while_a_call_is_queued_in_the_limit_answers_it_and_le
     assert_eq!(first.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(first.extensions().get::<RetryInfo>().unwrap().stopped, Some(StopReason::HintTooLong));
     let second = second.unwrap();
-    assert_eq!(second.extensions().get::<Refusal>().unwrap().reason, Reason::Cooldown);
+    assert_eq!(second.extensions().get::<LocalRejection>().unwrap().reason, RejectReason::Cooldown);
     assert_eq!(code(second).await, "local_cooldown");
     assert_eq!((limit.handle().in_use(), limit.handle().queued()), (0, 0));
 
@@ -299,7 +299,7 @@ async fn the_limit_above_the_retry_works_and_costs_a_slot_while_a_call_sleeps() 
     let client = ServiceBuilder::new().layer(wrong.clone()).layer(retry()).service(server.clone());
     let calls: Vec<_> = (0..3).map(|_| tokio::spawn(read(client.clone().oneshot(call())))).collect();
     tokio::time::sleep(ms(500)).await;
-    assert_eq!((wrong.handle().in_use(), server.in_flight()), (1, 0), "it sleeps with its slot");
+    assert_eq!((wrong.handle().in_use(), server.in_flight()), (1, 0), "it sleeps with its permit");
     for answer in join_all(calls).await {
         assert_eq!(answer.unwrap().status, StatusCode::OK);
     }

@@ -144,7 +144,7 @@ impl DeskCall {
     }
 
     /// Refuses as OpenAI does, with a hint.
-    pub(crate) fn refuse(self, hint: Duration) {
+    pub(crate) fn throttle(self, hint: Duration) {
         let body = r#"{"error":{"message":"Rate limit reached for gpt-4o on requests per min (RPM): Limit 500, Used 500, Requested 1.","type":"requests","code":"rate_limit_exceeded"}}"#;
         let response = Response::builder().status(429).header("retry-after-ms", hint.as_millis().to_string());
         let _ = self.answer.send(Ok(response.body(Scripted::new([Step::Data(body)]).exact()).unwrap()));
@@ -359,7 +359,7 @@ where
     B::Error: std::fmt::Debug,
 {
     use http_body_util::BodyExt;
-    assert!(response.extensions().get::<tower_429::Refusal>().is_some(), "not a local answer");
+    assert!(response.extensions().get::<tower_429::LocalRejection>().is_some(), "not a local answer");
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
     json["error"]["code"].as_str().unwrap().to_owned()

@@ -21,7 +21,7 @@ pub(crate) type Req = Request<Full<Bytes>>;
 pub(crate) type Client = RetryOn429<Server>;
 pub(crate) type Answer = Response<ResponseBody<Steps>>;
 
-/// The body of the refusal that this crate was written for.
+/// The body of the 429 that this crate was written for.
 pub(crate) const BARE: &str =
     r#"{"error":{"message":"Rate limit reached for fine-tuned model","type":"requests","code":"rate_limit_exceeded"}}"#;
 pub(crate) const NO_QUOTA: &str = r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
@@ -191,7 +191,7 @@ impl Reply {
 pub(crate) struct Seen {
     /// Since the server was made.
     pub(crate) at: Duration,
-    /// Without extensions: they hold the gate.
+    /// Without extensions: they hold the controller.
     pub(crate) parts: request::Parts,
     pub(crate) resend: Option<ResendCount>,
     pub(crate) body: Bytes,
@@ -314,8 +314,12 @@ pub(crate) async fn send_all(client: &Client, requests: impl IntoIterator<Item =
                 let began = Instant::now();
                 let answer = send(&client, request).await;
                 let head = began.elapsed();
-                let outcome =
-                    Outcome { status: answer.status().as_u16(), head, info: info(&answer), refusal: refusal(&answer) };
+                let outcome = Outcome {
+                    status: answer.status().as_u16(),
+                    head,
+                    info: info(&answer),
+                    throttle: throttle(&answer),
+                };
                 let _ = answer.into_body().collect().await;
                 outcome
             })
@@ -334,15 +338,15 @@ pub(crate) struct Outcome {
     /// How long its head took.
     pub(crate) head: Duration,
     pub(crate) info: Option<RetryInfo>,
-    pub(crate) refusal: Option<tower_429::Reason>,
+    pub(crate) throttle: Option<tower_429::RejectReason>,
 }
 
 pub(crate) fn info<B>(answer: &Response<B>) -> Option<RetryInfo> {
     answer.extensions().get::<RetryInfo>().cloned()
 }
 
-pub(crate) fn refusal<B>(answer: &Response<B>) -> Option<tower_429::Reason> {
-    answer.extensions().get::<tower_429::Refusal>().map(|refusal| refusal.reason)
+pub(crate) fn throttle<B>(answer: &Response<B>) -> Option<tower_429::RejectReason> {
+    answer.extensions().get::<tower_429::LocalRejection>().map(|throttle| throttle.reason)
 }
 
 pub(crate) async fn read(answer: Answer) -> Bytes {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_429::{ConcurrencyLimitLayer, Event, ReleaseAt, RetryOn429Layer};
+use tower_429::{ConcurrencyLimitLayer, QuotaEvent, ReleaseAt, RetryOn429Layer};
 use tower_429_testing::{Provider, ServiceTime};
 
 use crate::support_limit::{ms, request, timed};
@@ -48,7 +48,7 @@ async fn both_layers_lend_one_above_the_other() {
 }
 
 /// A layer whose events are kept.
-fn heard(layer: RetryOn429Layer) -> (RetryOn429Layer, Arc<Mutex<Vec<Event>>>) {
+fn heard(layer: RetryOn429Layer) -> (RetryOn429Layer, Arc<Mutex<Vec<QuotaEvent>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
     (layer.on_event(move |_, event| heard.lock().unwrap().push(*event)), events)
@@ -60,7 +60,7 @@ async fn one_event_says_that_permits_were_lent_and_the_next_one_when_all_have_re
     let service = layer.layer(four_at_once());
     let lent = || {
         let events = events.lock().unwrap();
-        events.iter().filter(|event| matches!(event, Event::PermitsLent { permits: 1.. })).count()
+        events.iter().filter(|event| matches!(event, QuotaEvent::PermitsLent { permits: 1.. })).count()
     };
     for episode in 1..=3 {
         let heads = join_all((0..20).map(|_| service.clone().oneshot(request())));
@@ -82,7 +82,7 @@ async fn nothing_is_lent_where_that_is_off_or_the_permit_ends_with_the_head() {
         let limit = ConcurrencyLimitLayer::new(2).release_at(ReleaseAt::Headers);
         let stack = ServiceBuilder::new().layer(layer).layer(limit.clone()).service(four_at_once());
         let _ = timeout(60 * SECOND, heads_then_bodies(stack, 20)).await;
-        let lent = |event: &Event| matches!(event, Event::PermitsLent { .. });
+        let lent = |event: &QuotaEvent| matches!(event, QuotaEvent::PermitsLent { .. });
         assert!(!events.lock().unwrap().iter().any(lent));
         assert_eq!((limit.handle().in_use(), limit.handle().lent()), (0, 0));
     }
@@ -95,8 +95,8 @@ async fn a_server_that_counts_unread_streams_is_asked_again_after_a_backoff_and_
     let layer = support::layer();
     let client = support::client(&layer, &server);
     let unread = [support::send(&client, support::request()).await, support::send(&client, support::request()).await];
-    let (refused, elapsed) = timed(support::send(&client, support::request())).await;
-    assert_eq!((refused.status().as_u16(), server.count()), (429, 9), "the first attempt, a probe and five retries");
+    let (throttled, elapsed) = timed(support::send(&client, support::request())).await;
+    assert_eq!((throttled.status().as_u16(), server.count()), (429, 9), "the first attempt, a probe and five retries");
     let times = server.times();
     let gaps = times[2..].windows(2).map(|pair| pair[1] - pair[0]);
     assert!(gaps.min().unwrap() >= ms(250), "{times:?}");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_429::{Event, Reason};
+use tower_429::{QuotaEvent, RejectReason};
 
 use crate::support_retry::*;
 
@@ -15,7 +15,7 @@ fn open_stream() -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bare_refusal_beside_an_open_stream_does_not_wait_for_its_end() {
+async fn a_bare_429_beside_an_open_stream_does_not_wait_for_its_end() {
     let server = Server::new(|n, _| match n {
         0 => open_stream(),
         1 => Reply::bare(),
@@ -30,12 +30,12 @@ async fn a_bare_refusal_beside_an_open_stream_does_not_wait_for_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_always_refused_beside_an_open_stream_ends_with_its_own_429() {
+async fn a_call_that_is_always_throttled_beside_an_open_stream_ends_with_its_own_429() {
     let server = Server::new(|n, _| if n == 0 { open_stream() } else { Reply::bare() });
     let client = client(&layer(), &server);
     let stream = send(&client, request()).await;
     let answer = send(&client, request()).await;
-    assert_eq!((answer.status().as_u16(), refusal(&answer)), (429, None));
+    assert_eq!((answer.status().as_u16(), throttle(&answer)), (429, None));
     drop(stream);
 }
 
@@ -71,7 +71,7 @@ async fn a_bucket_that_is_said_to_stay_empty_for_a_month_does_not_stop_its_key()
     let events = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&events);
     let layer = layer().on_event(move |_, event| {
-        count.fetch_add(usize::from(matches!(event, Event::BucketEmpty { .. })), Ordering::SeqCst);
+        count.fetch_add(usize::from(matches!(event, QuotaEvent::BucketEmpty { .. })), Ordering::SeqCst);
     });
     let server = Server::new(|n, _| match n {
         0 => Reply::status(404, "")
@@ -83,10 +83,10 @@ async fn a_bucket_that_is_said_to_stay_empty_for_a_month_does_not_stop_its_key()
     let client = client(&layer, &server);
     send(&client, request()).await;
     let outcomes = send_all(&client, (0..5).map(|_| request())).await;
-    assert!(outcomes.iter().all(|outcome| outcome.refusal == Some(Reason::Cooldown) && outcome.head == secs(0)));
+    assert!(outcomes.iter().all(|outcome| outcome.throttle == Some(RejectReason::Cooldown) && outcome.head == secs(0)));
     assert!(outcomes.iter().all(|outcome| outcome.info.as_ref().unwrap().retry_after > Some(secs(3_600))));
     tokio::time::advance(secs(119)).await;
-    assert_eq!(refusal(&send(&client, request()).await), Some(Reason::Cooldown));
+    assert_eq!(throttle(&send(&client, request()).await), Some(RejectReason::Cooldown));
     tokio::time::advance(secs(1)).await;
     assert_eq!(send(&client, request()).await.status(), 200, "the probe");
     assert_eq!(events.load(Ordering::SeqCst), 1);
@@ -107,8 +107,8 @@ async fn a_key_of_two_hundred_requests_a_day_is_a_slow_key_for_the_patient() {
     assert!(began.elapsed() >= secs(432) && began.elapsed() <= secs(460), "{:?}", began.elapsed());
 }
 
-/// One healthy call each 0.1 s for a minute, each answered after 0.3 s, beside callers whose requests are always refused and
-/// who ask again as soon as they are told. How many healthy calls were done in time, and how many refused ones got their own 429.
+/// One healthy call each 0.1 s for a minute, each answered after 0.3 s, beside callers whose requests are always throttled and
+/// who ask again as soon as they are told. How many healthy calls were done in time, and how many throttled ones got their own 429.
 async fn beside_bad_callers(bad: usize, hint: Option<&'static str>) -> (usize, usize) {
     let server = Server::new(move |_, seen| {
         if seen.parts.headers.contains_key("x-bad") {
@@ -127,7 +127,7 @@ async fn beside_bad_callers(bad: usize, hint: Option<&'static str>) -> (usize, u
                     let mut request = request();
                     request.headers_mut().insert("x-bad", "1".parse().unwrap());
                     let answer = send(&client, request).await;
-                    own.fetch_add(usize::from(refusal(&answer).is_none()), Ordering::SeqCst);
+                    own.fetch_add(usize::from(throttle(&answer).is_none()), Ordering::SeqCst);
                     tokio::time::sleep(ms(10)).await;
                 }
             })
@@ -153,7 +153,7 @@ async fn beside_bad_callers(bad: usize, hint: Option<&'static str>) -> (usize, u
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_whose_requests_are_always_refused_do_not_starve_the_others_of_their_key() {
+async fn callers_whose_requests_are_always_throttled_do_not_starve_the_others_of_their_key() {
     let (mut short, mut ended) = (Vec::new(), 0);
     for (bad, least) in [(1, 540), (3, 540), (10, 300)] {
         for hint in [None, Some("100"), Some("300"), Some("1000")] {
@@ -163,7 +163,7 @@ async fn callers_whose_requests_are_always_refused_do_not_starve_the_others_of_t
             ended += own;
         }
     }
-    assert!(ended > 50, "the refused ones end with their own 429: {ended}");
+    assert!(ended > 50, "the throttled ones end with their own 429: {ended}");
     assert!(short.is_empty(), "too few done, beside so many, with this hint: {short:?}");
 }
 
@@ -183,7 +183,7 @@ async fn a_probe_that_is_not_answered_within_max_wait_is_followed_by_the_next() 
     });
     tokio::time::sleep(ms(1)).await;
     tokio::time::advance(secs(119)).await;
-    assert_eq!(refusal(&send(&client, request()).await), Some(Reason::Cooldown));
+    assert_eq!(throttle(&send(&client, request()).await), Some(RejectReason::Cooldown));
     tokio::time::advance(secs(2)).await;
     assert_eq!(send(&client, request()).await.status(), 200);
     silent.abort();
@@ -209,7 +209,7 @@ async fn calls_that_are_cancelled_before_they_are_sent_give_back_what_they_took(
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_pacing_bare_refusals_are_waited_for_all_the_same() {
+async fn without_pacing_bare_429s_are_waited_for_all_the_same() {
     let server = Server::new(|_, _| Reply::bare().after(ms(10)));
     let client = client(&layer().pacing(false), &server);
     let calls = send_all(&client, (0..64).map(|_| request()));

@@ -8,7 +8,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_429::{QuotaKey, RetryOn429Layer};
 use tower_http::set_header::SetRequestHeaderLayer;
 
-use crate::server::{Body, get, ok, refuse_first, server};
+use crate::server::{Body, get, ok, server, throttle_first};
 
 /// Sets a token that is another one each time.
 fn fresh_token() -> SetRequestHeaderLayer<impl Fn(&Request<Body>) -> Option<HeaderValue> + Clone> {
@@ -26,7 +26,7 @@ fn tenants_own(request: &Request<Body>) -> Option<HeaderValue> {
 
 #[tokio::test(start_paused = true)]
 async fn above_each_attempt_has_the_same_credential() {
-    let (server, log) = server(refuse_first(60));
+    let (server, log) = server(throttle_first(60));
     let stack = ServiceBuilder::new().layer(fresh_token()).layer(RetryOn429Layer::new()).service(server);
     assert_eq!(stack.oneshot(get("/")).await.unwrap().status(), 200);
     assert_eq!(log.credentials(), ["token 1", "token 1"], "it may have expired in that minute");
@@ -34,7 +34,7 @@ async fn above_each_attempt_has_the_same_credential() {
 
 #[tokio::test(start_paused = true)]
 async fn below_each_attempt_has_a_fresh_one() {
-    let (server, log) = server(refuse_first(60));
+    let (server, log) = server(throttle_first(60));
     let stack = ServiceBuilder::new().layer(RetryOn429Layer::new()).layer(fresh_token()).service(server);
     assert_eq!(stack.oneshot(get("/")).await.unwrap().status(), 200);
     assert_eq!(log.credentials(), ["token 1", "token 2"]);

@@ -1,4 +1,4 @@
-//! A timeout ends with the head; a body timeout ends a stuck stream, and its slot comes back.
+//! A timeout ends with the head; a body timeout ends a stuck stream, and its permit comes back.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Decompression must be below `RetryOn429`, which else cannot read what a refusal says.
+//! Decompression must be below `RetryOn429`, which else cannot read what a 429 says.
 
 use std::io::Write;
 

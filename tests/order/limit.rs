@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_429::{ConcurrencyLimitLayer, QuotaKey, RetryOn429Layer};
 
-use crate::server::{Body, get, ok, refusal, server};
+use crate::server::{Body, get, ok, server, throttle};
 
-/// `/a` is refused once, for a minute.
-fn refuse_a(n: usize, request: &Request<Body>) -> Response<Body> {
-    if n == 0 && request.uri().path() == "/a" { refusal(60) } else { ok() }
+/// `/a` is throttled once, for a minute.
+fn throttle_a(n: usize, request: &Request<Body>) -> Response<Body> {
+    if n == 0 && request.uri().path() == "/a" { throttle(60) } else { ok() }
 }
 
 /// How long `/b`, of another key, takes while `/a` waits for its second attempt.
@@ -37,11 +37,11 @@ where
 #[tokio::test(start_paused = true)]
 async fn below_a_call_that_waits_holds_no_slot() {
     let stack = ServiceBuilder::new().layer(RetryOn429Layer::new()).layer(ConcurrencyLimitLayer::new(1));
-    assert_eq!(time_of_b(stack.service(server(refuse_a).0)).await, Duration::ZERO);
+    assert_eq!(time_of_b(stack.service(server(throttle_a).0)).await, Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
 async fn above_a_call_that_waits_keeps_the_others_out() {
     let stack = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(1)).layer(RetryOn429Layer::new());
-    assert!(time_of_b(stack.service(server(refuse_a).0)).await >= Duration::from_secs(60));
+    assert!(time_of_b(stack.service(server(throttle_a).0)).await >= Duration::from_secs(60));
 }

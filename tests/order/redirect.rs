@@ -7,15 +7,15 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_429::{ConcurrencyLimitLayer, Priority, RetryOn429Layer};
 use tower_http::follow_redirect::FollowRedirectLayer;
 
-use crate::server::{Body, get, ok, refusal, server};
+use crate::server::{Body, get, ok, server, throttle};
 
-/// `/old` leads to `/new` on another host, which refuses once.
+/// `/old` leads to `/new` on another host, which throttles once.
 fn moved(n: usize, request: &Request<Body>) -> Response<Body> {
     match request.uri().path() {
         "/old" => {
             Response::builder().status(302).header("location", "http://other.test/new").body(Body::default()).unwrap()
         }
-        _ if n < 2 => refusal(1),
+        _ if n < 2 => throttle(1),
         _ => ok(),
     }
 }

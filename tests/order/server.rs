@@ -59,13 +59,13 @@ pub(crate) fn ok() -> Response<Body> {
     Response::new("done".into())
 }
 
-/// A refusal that asks for so many seconds.
-pub(crate) fn refusal(seconds: u32) -> Response<Body> {
+/// A 429 that asks for so many seconds.
+pub(crate) fn throttle(seconds: u32) -> Response<Body> {
     let builder = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).header("retry-after", seconds);
     builder.body(RATE.into()).unwrap()
 }
 
 /// Refuses the first request, and answers the others.
-pub(crate) fn refuse_first(seconds: u32) -> impl Fn(usize, &Request<Body>) -> Response<Body> + Clone + Send {
-    move |n, _| if n == 0 { refusal(seconds) } else { ok() }
+pub(crate) fn throttle_first(seconds: u32) -> impl Fn(usize, &Request<Body>) -> Response<Body> + Clone + Send {
+    move |n, _| if n == 0 { throttle(seconds) } else { ok() }
 }

@@ -12,13 +12,13 @@ use tower::timeout::error::Elapsed;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_429::{ConcurrencyLimitLayer, Deadline, RetryInfo, RetryOn, RetryOn429Layer, StopReason};
 
-use crate::server::{Body, get, ok, refuse_first, server};
+use crate::server::{Body, get, ok, server, throttle_first};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn above_it_ends_a_call_that_is_waiting() {
-    let (server, log) = server(refuse_first(10));
+    let (server, log) = server(throttle_first(10));
     let stack = ServiceBuilder::new().timeout(SECOND).layer(RetryOn429Layer::new()).service(server);
     let error = stack.oneshot(get("/")).await.unwrap_err();
     assert!(error.is::<Elapsed>());
@@ -27,7 +27,7 @@ async fn above_it_ends_a_call_that_is_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn below_it_leaves_the_waits_alone() {
-    let (server, log) = server(refuse_first(10));
+    let (server, log) = server(throttle_first(10));
     let stack = ServiceBuilder::new().layer(RetryOn429Layer::new()).timeout(SECOND).service(server);
     let start = Instant::now();
     assert_eq!(stack.oneshot(get("/")).await.unwrap().status(), 200);
@@ -37,7 +37,7 @@ async fn below_it_leaves_the_waits_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_instead_hands_the_servers_answer_back_at_once() {
-    let (server, _) = server(refuse_first(10));
+    let (server, _) = server(throttle_first(10));
     let stack = ServiceBuilder::new().layer(RetryOn429Layer::new()).service(server);
     let mut request = get("/");
     request.extensions_mut().insert(Deadline::within(SECOND));
@@ -77,14 +77,14 @@ async fn between_the_layers_it_counts_the_wait_for_a_slot_too() {
     let wrong = ServiceBuilder::new().timeout(6 * SECOND).layer(ConcurrencyLimitLayer::new(1)).service_fn(slow);
     let (first, second) = two_at_once(wrong).await;
     assert!(first.is_ok());
-    assert!(second.unwrap_err().is::<Elapsed>(), "5 s for a slot and 5 s of its own are more than 6 s");
+    assert!(second.unwrap_err().is::<Elapsed>(), "5 s for a permit and 5 s of its own are more than 6 s");
 
     let right = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(1)).timeout(6 * SECOND).service_fn(slow);
     let (first, second) = two_at_once(right).await;
     assert!(first.is_ok() && second.is_ok());
 }
 
-/// Two calls at once; each answer is dropped when it is there, so that its slot is free.
+/// Two calls at once; each answer is dropped when it is there, so that its permit is free.
 async fn two_at_once<S, RB>(stack: S) -> (Result<(), BoxError>, Result<(), BoxError>)
 where
     S: Service<Request<Body>, Response = Response<RB>, Error = BoxError> + Clone,

@@ -7,7 +7,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_429::{ResendCount, RetryOn429Layer};
 use tower_http::trace::{MakeSpan, TraceLayer};
 
-use crate::server::{Body, get, refuse_first, server};
+use crate::server::{Body, get, server, throttle_first};
 
 /// Makes a span for each request that it sees, and notes how often that was sent before.
 #[derive(Clone, Default)]
@@ -24,7 +24,7 @@ impl<B> MakeSpan<B> for Spans {
 #[tokio::test(start_paused = true)]
 async fn above_is_one_span_a_call_and_below_one_an_attempt() {
     let (calls, attempts) = (Spans::default(), Spans::default());
-    let (server, _) = server(refuse_first(1));
+    let (server, _) = server(throttle_first(1));
     let stack = ServiceBuilder::new()
         .layer(TraceLayer::new_for_http().make_span_with(calls.clone()))
         .layer(RetryOn429Layer::new())

@@ -46,10 +46,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     try_join_all(streams).await?;
     let seen = provider.seen();
     println!(
-        "{} streams, at most {} at once, {} refused on the way",
+        "{} streams, at most {} at once, {} throttled on the way",
         seen.accepted,
         seen.most_in_flight,
-        seen.refused()
+        seen.throttled()
     );
     Ok(())
 }

@@ -28,18 +28,18 @@
 //!
 //! * `with_http_service` replaces the client's own retries (`OpenAIRetryLayer`), so that attempts do not multiply. Do not
 //!   add that layer back.
-//! * A refusal is judged by everything it says: `retry-after-ms`, dates, the message, text that is no JSON. Waits are
+//! * A 429 is judged by everything it says: `retry-after-ms`, dates, the message, text that is no JSON. Waits are
 //!   never shorter than asked, and all calls of a key share them.
-//! * A stream holds its slot until it ends or is dropped.
+//! * A stream holds its permit until it ends or is dropped.
 //! * Uploads (multipart forms) are retried, too: async-openai builds them anew for each attempt.
-//! * Errors stay async-openai's own. Its `ApiError` has no headers; [`HttpService::keep_refusals`] gives them.
+//! * Errors stay async-openai's own. Its `ApiError` has no headers; [`HttpService::keep_error_responses`] gives them.
 
-mod refused;
+mod error_response;
 mod replay;
 mod service;
 mod transport;
 
-pub use refused::Refused;
+pub use error_response::ErrorResponse;
 pub use replay::Replay;
 pub use service::HttpService;
 pub use transport::Transport;

@@ -11,7 +11,7 @@ use tower_429_reqwest::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::refused::Refused;
+use crate::error_response::ErrorResponse;
 use crate::{Replay, Transport};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -22,16 +22,16 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// # Errors
 ///
-/// Those of async-openai and of reqwest, as without the layers. What the server refuses in the end is a response, which
-/// async-openai turns into its `OpenAIError::ApiError`; see [`keep_refusals`](Self::keep_refusals).
+/// Those of async-openai and of reqwest, as without the layers. What the server throttles in the end is a response, which
+/// async-openai turns into its `OpenAIError::ApiError`; see [`keep_error_responses`](Self::keep_error_responses).
 ///
 /// # Cancel safety
 ///
-/// Dropping a call, or the stream that it gave, frees its slot and its place in the queue.
+/// Dropping a call, or the stream that it gave, frees its permit and its place in the queue.
 #[derive(Debug, Clone)]
 pub struct HttpService<S> {
     stack: S,
-    keep_refusals: bool,
+    keep_error_responses: bool,
 }
 
 impl<S> HttpService<S> {
@@ -42,14 +42,14 @@ impl<S> HttpService<S> {
 
     /// The layers around a [`reqwest::Client`] of your own.
     pub fn with_client(client: reqwest::Client, layers: impl Layer<Transport, Service = S>) -> Self {
-        Self { stack: layers.layer(Transport::new(client)), keep_refusals: false }
+        Self { stack: layers.layer(Transport::new(client)), keep_error_responses: false }
     }
 
-    /// Whether an answer that is no success becomes a [`Refused`] in `OpenAIError::Boxed`, which has the status, the
+    /// Whether an answer that is no success becomes a [`ErrorResponse`] in `OpenAIError::Boxed`, which has the status, the
     /// headers and the body, instead of an `OpenAIError::ApiError`, which has none of the headers. Default: false.
     #[must_use]
-    pub fn keep_refusals(mut self, on: bool) -> Self {
-        self.keep_refusals = on;
+    pub fn keep_error_responses(mut self, on: bool) -> Self {
+        self.keep_error_responses = on;
         self
     }
 }
@@ -73,7 +73,7 @@ where
         // The readied instance is the one called.
         let fresh = self.stack.clone();
         let mut stack = std::mem::replace(&mut self.stack, fresh);
-        let keep_refusals = self.keep_refusals;
+        let keep_error_responses = self.keep_error_responses;
         Box::pin(async move {
             // Built here once, for the layers to read; what the first attempt sends is this very request.
             let request = factory.build().await?;
@@ -82,8 +82,8 @@ where
             let request = request.map(|body| Replay::new(factory, Body::from(body)));
             let response = stack.call(request).await.map_err(own_error)?;
             let response = tower_429_reqwest::into_reqwest(response, url);
-            if keep_refusals && !response.status().is_success() {
-                return Err(OpenAIError::Boxed(Box::new(Refused::read(response).await?)));
+            if keep_error_responses && !response.status().is_success() {
+                return Err(OpenAIError::Boxed(Box::new(ErrorResponse::read(response).await?)));
             }
             Ok(response)
         })

@@ -1,4 +1,4 @@
-//! What understanding an answer costs: a typical refusal, a success's headers, and looking at a stream as it goes by.
+//! What understanding an answer costs: a typical 429, a success's headers, and looking at a stream as it goes by.
 //!
 //! `cargo bench -p tower-429-bench --bench classify`. Ends with an error when a bar is missed.
 

@@ -1,4 +1,4 @@
-//! What a call costs that meets no limit, and what a waiting room costs. Ends with an error when a bar of ours is missed.
+//! What a call costs that meets no limit, and what a waiting queue costs. Ends with an error when a bar of ours is missed.
 //!
 //! ```text
 //! cargo bench -p tower-429-bench --bench overhead
@@ -11,15 +11,15 @@ use tower_429::RetryOn429Layer;
 use tower_429_bench::overhead::call::{self, Headers, Server};
 use tower_429_bench::overhead::contenders::{self, BARE, BARE_SHOWN, BOTH, BOTH_SHOWN, TOWER, TOWER_SHOWN};
 use tower_429_bench::overhead::measure::{self, Contender};
-use tower_429_bench::overhead::{self, room};
+use tower_429_bench::overhead::{self, wait_queue};
 
 /// Both layers may cost so many nanoseconds more than tower's pair, with six rate headers on the answer and without.
 const OVER_TOWER: f64 = 1_500.0;
 /// ... and so many allocations more.
 const ALLOCATIONS: f64 = 6.0;
-/// One decision of the gate.
+/// One decision of the controller.
 const ADMISSION: f64 = 150.0;
-/// The room's own share of a waiter, and all that is kept of an idle key, its place in the order of use and its account
+/// The queue's own share of a waiter, and all that is kept of an idle key, its place in the order of use and its account
 /// included.
 const WAITER: f64 = 200.0;
 const IDLE_KEY: f64 = 1152.0;
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     for headers in Headers::ALL {
         calls(headers, &counted, &mut bars);
     }
-    gate(&counted, &mut bars);
+    controller(&counted, &mut bars);
     let (one, many) = (counted["1 frames"], counted["1000 frames"]);
     println!("| allocations of a call with a body of 1 and of 1,000 frames | {one} and {many} | equal |");
     bars.check("allocations for 999 frames more", many - one, 0.0);
@@ -86,9 +86,9 @@ fn calls(headers: Headers, counted: &HashMap<String, f64>, bars: &mut Bars) {
     }
 }
 
-/// The gate has no door of its own in the public interface. What pacing adds to a call is one decision of the levels, the
+/// The controller has no door of its own in the public interface. What pacing adds to a call is one decision of the levels, the
 /// window and the ceiling; what is left of a visit is a lock and a clock.
-fn gate(counted: &HashMap<String, f64>, bars: &mut Bars) {
+fn controller(counted: &HashMap<String, f64>, bars: &mut Bars) {
     let layer = RetryOn429Layer::new;
     let shown = || Server::new(1).with_rate_headers();
     let mut all = [
@@ -97,25 +97,25 @@ fn gate(counted: &HashMap<String, f64>, bars: &mut Bars) {
     ];
     measure::compete(&mut all, Headers::ThreeOwned, 2 * TURNS + 1);
     let admission = all[0].nanos() - all[1].nanos();
-    println!("\n| gate | found | bar |\n|---|---|---|");
+    println!("\n| controller | found | bar |\n|---|---|---|");
     println!("| one decision, two dimensions known (against `pacing(false)`), ns | {admission:.0} | {ADMISSION:.0} |");
-    bars.check("one decision of the gate, ns", admission, ADMISSION);
+    bars.check("one decision of the controller, ns", admission, ADMISSION);
     let key = counted["idle key"];
     println!("| kept of an idle key, bytes | {key:.0} | {IDLE_KEY:.0} |");
     bars.check("kept of an idle key, bytes", key, IDLE_KEY);
 }
 
 fn rooms(counted: &HashMap<String, f64>, bars: &mut Bars) {
-    println!("\n| waiters | bytes each (bar {WAITER:.0}) | grant, ns | cancel, ns | wake-ups a slot (bar 1) |");
+    println!("\n| waiters | bytes each (bar {WAITER:.0}) | grant, ns | cancel, ns | wake-ups a permit (bar 1) |");
     println!("|---|---|---|---|---|");
     for waiters in [10, 1_000, 100_000] {
-        let costs = room::costs(waiters);
+        let costs = wait_queue::costs(waiters);
         let bytes = counted[&format!("{waiters} waiters")];
         println!("| {waiters} | {bytes:.0} | {:.0} | {:.0} | {:.2} |", costs.grant, costs.cancel, costs.wakes);
         if waiters > 10 {
             // A tree of ten is half empty.
             bars.check(&format!("{waiters} waiters: bytes each"), bytes, WAITER);
         }
-        bars.check(&format!("{waiters} waiters: wake-ups a slot"), costs.wakes, 1.0);
+        bars.check(&format!("{waiters} waiters: wake-ups a permit"), costs.wakes, 1.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Charts as SVG: what arrives at the server and what it refuses, scheme by scheme, and how long interactive calls wait.
+//! Charts as SVG: what arrives at the server and what it throttles, scheme by scheme, and how long interactive calls wait.
 
 use std::error::Error;
 use std::path::Path;
@@ -61,7 +61,7 @@ pub fn arrivals(path: &Path, scenario: &Scenario) -> Result {
     head.draw(&Rectangle::new([(16, 32), (26, 42)], TAKEN.filled()))?;
     head.draw(&Text::new("taken, a second", (32, 31), text(13)))?;
     head.draw(&Rectangle::new([(146, 32), (156, 42)], REFUSED.filled()))?;
-    head.draw(&Text::new(format!("refused (bars end at {HIGHEST})"), (162, 31), text(13)))?;
+    head.draw(&Text::new(format!("throttled (bars end at {HIGHEST})"), (162, 31), text(13)))?;
     let rows = panels.split_evenly((runs.len(), 1));
     for (at, (area, (name, outcome))) in rows.iter().zip(&runs).enumerate() {
         panel(area, name, outcome, span, at + 1 == runs.len())?;
@@ -84,8 +84,8 @@ fn describe(scenario: &Scenario) -> String {
 fn panel(area: &Area<'_>, name: &str, outcome: &Outcome, span: f64, last: bool) -> Result {
     let mut seconds = vec![(0_usize, 0_usize); span as usize + 1];
     for attempt in &outcome.attempts {
-        if let Some((taken, refused)) = seconds.get_mut(attempt.sent as usize) {
-            *if attempt.refused { refused } else { taken } += 1;
+        if let Some((taken, throttled)) = seconds.get_mut(attempt.sent as usize) {
+            *if attempt.throttled { throttled } else { taken } += 1;
         }
     }
     let mut chart = ChartBuilder::on(area)
@@ -108,19 +108,19 @@ fn panel(area: &Area<'_>, name: &str, outcome: &Outcome, span: f64, last: bool) 
         let (from, to) = (from.min(HIGHEST) as f64, to.min(HIGHEST) as f64);
         Rectangle::new([(at as f64 + 0.08, from), (at as f64 + 0.92, to)], color.filled())
     };
-    let bars = seconds.iter().enumerate().flat_map(|(at, &(taken, refused))| {
+    let bars = seconds.iter().enumerate().flat_map(|(at, &(taken, throttled))| {
         let blue = (taken > 0).then(|| bar(at, 0, taken, TAKEN));
-        let red = (refused > 0 && taken < HIGHEST).then(|| bar(at, taken, taken + refused, REFUSED));
+        let red = (throttled > 0 && taken < HIGHEST).then(|| bar(at, taken, taken + throttled, REFUSED));
         blue.into_iter().chain(red)
     });
     chart.draw_series(bars)?;
     let later = if outcome.time > span { ", beyond this chart" } else { "" };
     let said = format!(
-        "{name}: {} of {} done in {:.0} s{later}, {} refusals",
+        "{name}: {} of {} done in {:.0} s{later}, {} throttles",
         outcome.done,
         outcome.done + outcome.failed,
         outcome.time,
-        outcome.refused
+        outcome.throttled
     );
     area.draw(&Text::new(said, (46, 5), text(14)))?;
     Ok(())

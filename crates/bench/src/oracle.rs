@@ -85,7 +85,7 @@ pub fn oracle(scenario: &Scenario, seed: u64, at_once: usize) -> Outcome {
             tokio::task::yield_now().await;
         }
         let time = start.elapsed().as_secs_f64();
-        let refused = provider.seen().refused();
-        Outcome { time, done: scenario.jobs, failed: 0, refused, attempts: Vec::new() }
+        let throttled = provider.seen().throttled();
+        Outcome { time, done: scenario.jobs, failed: 0, throttled, attempts: Vec::new() }
     })
 }

@@ -32,11 +32,11 @@ pub struct Plan {
 struct Mean {
     time: f64,
     seconds: f64,
-    refused: f64,
+    throttled: f64,
     /// The share of calls that failed.
     failed: f64,
     worst_time: f64,
-    worst_refused: f64,
+    worst_throttled: f64,
     failures: usize,
 }
 
@@ -54,13 +54,13 @@ fn mean(outcomes: &[Outcome], best: &[f64]) -> Mean {
     let count = outcomes.len() as f64;
     let mut mean = Mean::default();
     for (outcome, best) in outcomes.iter().zip(best) {
-        let (time, refused) = (outcome.time / best, outcome.refused_per_ok());
+        let (time, throttled) = (outcome.time / best, outcome.throttled_per_ok());
         mean.time += time / count;
         mean.seconds += outcome.time / count;
-        mean.refused += refused / count;
+        mean.throttled += throttled / count;
         mean.failed += outcome.failed as f64 / (outcome.done + outcome.failed) as f64 / count;
         mean.worst_time = mean.worst_time.max(time);
-        mean.worst_refused = mean.worst_refused.max(refused);
+        mean.worst_throttled = mean.worst_throttled.max(throttled);
         mean.failures += outcome.failed;
     }
     mean
@@ -142,19 +142,23 @@ fn against_bars(row: &Row, table: &mut Table) {
         }
     };
     // Each process has a limit of its own: together they are not the 64 that the bar is made for.
-    let composed_bar = if scenario.processes == 1 { scenario.refused_bar } else { f64::INFINITY };
+    let composed_bar = if scenario.processes == 1 { scenario.throttled_bar } else { f64::INFINITY };
     let failed_bar = scenario.failed_bar as f64;
     let cells = [
         scenario.label(),
         format!("{time} ({:.2})", ours.worst_time),
         time_bar,
-        format!("{} ({:.2})", table.check(value(ours.refused), ours.refused, scenario.refused_bar), ours.worst_refused),
-        format!("{:.2}", scenario.refused_bar),
+        format!(
+            "{} ({:.2})",
+            table.check(value(ours.throttled), ours.throttled, scenario.throttled_bar),
+            ours.worst_throttled
+        ),
+        format!("{:.2}", scenario.throttled_bar),
         table.check(count(ours.failures), ours.failures as f64, failed_bar),
         format!(
             "{} / {} / {}",
             table.check(value(composed.time), composed.time, COMPOSED),
-            table.check(value(composed.refused), composed.refused, composed_bar),
+            table.check(value(composed.throttled), composed.throttled, composed_bar),
             table.check(count(composed.failures), composed.failures as f64, failed_bar),
         ),
     ];
@@ -174,6 +178,7 @@ pub fn everybody(rows: &[Row]) -> Table {
 
 fn cell(mean: &Mean) -> String {
     let failed = if mean.failures == 0 { "0".to_owned() } else { format!("{:.0} %", (100.0 * mean.failed).max(1.0)) };
-    let refused = if mean.refused < 10.0 { format!("{:.2}", mean.refused) } else { format!("{:.0}", mean.refused) };
-    format!("{:.2} / {refused} / {failed}", mean.time)
+    let throttled =
+        if mean.throttled < 10.0 { format!("{:.2}", mean.throttled) } else { format!("{:.0}", mean.throttled) };
+    format!("{:.2} / {throttled} / {failed}", mean.time)
 }

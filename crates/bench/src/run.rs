@@ -36,16 +36,16 @@ pub struct Outcome {
     pub done: usize,
     /// Calls that were not.
     pub failed: usize,
-    /// Refusals that the server sent.
-    pub refused: usize,
+    /// 429s that the server sent.
+    pub throttled: usize,
     /// Each attempt.
     pub attempts: Vec<Attempt>,
 }
 
 impl Outcome {
-    /// Refusals for each success.
-    pub fn refused_per_ok(&self) -> f64 {
-        self.refused as f64 / self.done.max(1) as f64
+    /// 429s for each success.
+    pub fn throttled_per_ok(&self) -> f64 {
+        self.throttled as f64 / self.done.max(1) as f64
     }
 }
 
@@ -109,6 +109,6 @@ pub fn all_at_once(scenario: &Scenario, seed: u64, make: impl Fn(Wire) -> Client
             }
         };
         let _ = tokio::time::timeout(LONGEST, each).await;
-        Outcome { time, done, failed: all - done, refused: provider.seen().refused(), attempts: wire.attempts() }
+        Outcome { time, done, failed: all - done, throttled: provider.seen().throttled(), attempts: wire.attempts() }
     })
 }

@@ -23,8 +23,8 @@ pub struct Attempt {
     pub call: usize,
     /// When it was sent, in seconds of the run.
     pub sent: f64,
-    /// Whether it was refused.
-    pub refused: bool,
+    /// Whether it was throttled.
+    pub throttled: bool,
 }
 
 /// A provider that notes what is sent to it.
@@ -63,8 +63,8 @@ impl Service<Request<Full<Bytes>>> for Wire {
         let answer = self.provider.call(request);
         Box::pin(async move {
             let Ok(response) = answer.await;
-            let refused = !response.status().is_success();
-            attempts.lock().unwrap_or_else(PoisonError::into_inner).push(Attempt { call, sent, refused });
+            let throttled = !response.status().is_success();
+            attempts.lock().unwrap_or_else(PoisonError::into_inner).push(Attempt { call, sent, throttled });
             Ok(response)
         })
     }

@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         assert!(call.await??.is_success());
     }
     let seen = provider.seen();
-    println!("{} accepted, {} refused on the way, in {:.1?}", seen.accepted, seen.refused(), start.elapsed());
+    println!("{} accepted, {} throttled on the way, in {:.1?}", seen.accepted, seen.throttled(), start.elapsed());
     Ok(())
 }
 

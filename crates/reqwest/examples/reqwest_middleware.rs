@@ -48,7 +48,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         response.bytes().await?;
     }
     let seen = provider.seen();
-    println!("{} accepted, {} refused on the way", seen.accepted, seen.refused());
+    println!("{} accepted, {} throttled on the way", seen.accepted, seen.throttled());
     Ok(())
 }
 

@@ -35,7 +35,7 @@
 //! * A timeout set on a request ([`reqwest::RequestBuilder::timeout`]). It counts for each attempt anew, waits between
 //!   attempts not included: bound the whole call with a [`Deadline`](tower_429::Deadline) or a timeout layer above.
 //! * What a buffered body holds: a copy for another attempt shares its bytes. A streaming body cannot be copied: it is
-//!   sent once, whole, and a refusal of it is handed back.
+//!   sent once, whole, and a 429 of it is handed back.
 //!
 //! # Not two retry loops
 //!

@@ -47,7 +47,7 @@ impl<S> ToReqwest<S> {
     ///
     /// # Errors
     ///
-    /// Those of the stack. A refusal is no error: like reqwest itself, this returns responses of any status.
+    /// Those of the stack. A 429 is no error: like reqwest itself, this returns responses of any status.
     ///
     /// # Cancel safety
     ///

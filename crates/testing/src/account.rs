@@ -15,7 +15,7 @@ use crate::time::{later, seconds};
 use crate::timing::exponential;
 use crate::verdict::{Reason, Shortage, Slot};
 
-/// How soon a refusal by concurrency says to come back: nobody knows when a slot will be free.
+/// How soon a 429 by concurrency says to come back: nobody knows when a slot will be free.
 pub const CONCURRENCY_HINT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -70,12 +70,12 @@ impl Account {
         self.refill(now);
     }
 
-    /// Why a call that arrives now is refused, if it is, and the seconds until a retry may do better.
-    /// The account must be [up to date](Self::advance). A refusal is charged here.
-    pub(crate) fn refuse(&mut self, config: &Config, quota_ended: bool, facts: &Facts) -> Option<(Reason, f64)> {
+    /// Why a call that arrives now is throttled, if it is, and the seconds until a retry may do better.
+    /// The account must be [up to date](Self::advance). A 429 is charged here.
+    pub(crate) fn throttle(&mut self, config: &Config, quota_ended: bool, facts: &Facts) -> Option<(Reason, f64)> {
         self.seen.note_arrival(facts);
         let (reason, wait) = self.shortage(config, quota_ended, price(config, facts))?;
-        self.seen.note_refused(&reason);
+        self.seen.note_throttled(&reason);
         if reason != Reason::Quota {
             self.charge(config.charge);
         }
@@ -165,7 +165,7 @@ impl Account {
         }
     }
 
-    /// A call of another tenant: pays if both limits have room, and is refused for free if not.
+    /// A call of another tenant: pays if both limits have room, and is throttled for free if not.
     fn foreign_call(&mut self, now: Instant) {
         self.refill(now);
         let Some(others) = &mut self.others else {

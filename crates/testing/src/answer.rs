@@ -30,14 +30,14 @@ pub(crate) fn unreadable(status: StatusCode) -> Response<ProviderBody> {
     response(status, HeaderMap::new(), "application/json", ProviderBody::full(body))
 }
 
-pub(crate) fn refusal(
+pub(crate) fn throttle(
     config: &Config,
     facts: &Facts,
     verdict: &Verdict,
     reason: &Reason,
     wait: Duration,
 ) -> Response<ProviderBody> {
-    let words = wording::refusal(config, &facts.model, reason, wait);
+    let words = wording::throttle(config, &facts.model, reason, wait);
     let told = config.rate_headers == RateHeaders::All && *reason != Reason::Quota;
     let mut headers = headers(config, verdict, told);
     if let Some(hint) = words.retry_after {

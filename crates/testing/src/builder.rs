@@ -110,7 +110,7 @@ impl Builder {
 
     /// Refuses with `insufficient_quota` once a key had this many calls accepted. Default: never.
     ///
-    /// Such a refusal comes before all other checks and is charged to nobody.
+    /// Such a 429 comes before all other checks and is charged to nobody.
     pub fn quota_of(mut self, calls: usize) -> Self {
         self.config.quota = Some(calls);
         self
@@ -135,8 +135,8 @@ impl Builder {
         self
     }
 
-    /// Sets what a refused call costs. Default: [`Charge::Burn`].
-    pub fn charge_refused(mut self, charge: Charge) -> Self {
+    /// Sets what a throttled call costs. Default: [`Charge::Burn`].
+    pub fn charge_throttled(mut self, charge: Charge) -> Self {
         self.config.charge = charge;
         self
     }
@@ -171,7 +171,7 @@ impl Builder {
         self
     }
 
-    /// Sets where a refusal says when to come back. Default: [`Hints::Both`].
+    /// Sets where a 429 says when to come back. Default: [`Hints::Both`].
     pub fn hints(mut self, hints: Hints) -> Self {
         self.config.hints = hints;
         self
@@ -183,14 +183,14 @@ impl Builder {
         self
     }
 
-    /// Sets whether a refusal by concurrency says to come back in
+    /// Sets whether a 429 by concurrency says to come back in
     /// [a second](crate::CONCURRENCY_HINT). Default: it does.
     pub fn hint_concurrency(mut self, hint: bool) -> Self {
         self.config.no_concurrency_hint = !hint;
         self
     }
 
-    /// Sets what refusals say. Default: [`Wording::OpenAi`].
+    /// Sets what 429s say. Default: [`Wording::OpenAi`].
     pub fn wording(mut self, wording: Wording) -> Self {
         self.config.wording = wording;
         self

@@ -145,7 +145,7 @@ fn arrive(shared: &Arc<Shared>, facts: &Facts) -> Stage {
     let verdict = shared.lock().arrive(facts, Instant::now());
     let at = verdict.head_at;
     let (response, slot) = match verdict.outcome {
-        Outcome::Refused { reason, wait } => (answer::refusal(&shared.config, facts, &verdict, &reason, wait), None),
+        Outcome::Refused { reason, wait } => (answer::throttle(&shared.config, facts, &verdict, &reason, wait), None),
         Outcome::Accepted { ends, streamed_until } => {
             let slot = (ends, verdict.number);
             let slot = TakenSlot { shared: Arc::clone(shared), key: facts.key.clone(), slot };

@@ -1,8 +1,8 @@
 //! The choices a provider offers where a number is not enough.
 
-/// What a refused call costs, in request units (of the hidden limit too).
+/// What a throttled call costs, in request units (of the hidden limit too).
 ///
-/// Tokens are never charged for a refusal.
+/// Tokens are never charged for a 429.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Charge {
@@ -22,7 +22,7 @@ pub enum Charge {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RateHeaders {
-    /// On successes and refusals.
+    /// On successes and 429s.
     #[default]
     All,
     /// On successes.
@@ -31,7 +31,7 @@ pub enum RateHeaders {
     None,
 }
 
-/// Where a refusal says when to come back.
+/// Where a 429 says when to come back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hints {
@@ -67,7 +67,7 @@ pub enum HintUnit {
     Seconds,
 }
 
-/// What a refusal says.
+/// What a 429 says.
 ///
 /// The bare text is, byte for byte, `{"error":{"message":"Rate limit reached for fine-tuned
 /// model","type":"requests","code":"rate_limit_exceeded"}}`. It names no limit and no dimension, so
@@ -79,11 +79,11 @@ pub enum Wording {
     /// OpenAI's: the limit, what is used, what was requested; concurrency is called by its name.
     #[default]
     OpenAi,
-    /// The bare text and no hint, for every refusal.
+    /// The bare text and no hint, for every 429.
     Bare,
-    /// The bare text for every refusal; those by a rate still carry the hint header.
+    /// The bare text for every 429; those by a rate still carry the hint header.
     BareRate,
-    /// The bare text and no hint for refusals by concurrency; OpenAI's text for the others.
+    /// The bare text and no hint for 429s by concurrency; OpenAI's text for the others.
     BareConcurrency,
 }
 

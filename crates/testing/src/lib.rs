@@ -2,7 +2,7 @@
 //!
 //! A [`Provider`] is a [`Service`](tower_service::Service) of HTTP requests that limits them as an LLM
 //! API does: requests and tokens per minute in buckets, a number of calls at once, a quota that ends.
-//! It refuses with status 429, in the words and headers of such an API, and keeps count. It is meant
+//! It throttles with status 429, in the words and headers of such an API, and keeps count. It is meant
 //! for tests, simulations and examples of clients that retry, pace themselves or wait.
 //!
 //! It has no sockets and no tasks of its own, and all its time is tokio's: under a paused clock,
@@ -31,7 +31,7 @@
 //! tokio::time::sleep(provider.wait_for(0.0)).await;
 //! let Ok(third) = client.call(call()).await;
 //! assert_eq!(third.status(), StatusCode::OK);
-//! assert_eq!((provider.seen().accepted, provider.seen().refused()), (2, 1));
+//! assert_eq!((provider.seen().accepted, provider.seen().throttled()), (2, 1));
 //! # }
 //! ```
 //!
@@ -48,7 +48,7 @@
 //!    [`x-testing-service-ms`](SERVICE_MS_HEADER) override price, use and time of a single call.
 //! 3. After the [latency](Latency) of the request it arrives. There the quota, the number of calls in
 //!    flight, the limits on requests and tokens and the hidden limit are asked, in this order.
-//! 4. Refused: a [charge](Charge) for the attempt, and the refusal travels back. Accepted: request and
+//! 4. Throttled: a [charge](Charge) for the attempt, and the 429 travels back. Accepted: request and
 //!    tokens are taken, and a slot for the [service time](ServiceTime). The slot is free again at the
 //!    end of that time, whether or not the client has read the answer, or when the client drops the
 //!    call.

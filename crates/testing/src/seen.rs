@@ -16,16 +16,16 @@ pub const MAX_BODIES_SEEN: usize = 1_000_000;
 pub struct Seen {
     /// Calls that were served.
     pub accepted: usize,
-    /// Calls refused by the limit on requests.
-    pub refused_requests: usize,
-    /// Calls refused by the limit on tokens.
-    pub refused_tokens: usize,
-    /// Calls refused by the limit that no header shows.
-    pub refused_hidden: usize,
-    /// Calls refused because too many were in flight.
-    pub refused_concurrency: usize,
-    /// Calls refused with `insufficient_quota`.
-    pub refused_quota: usize,
+    /// Calls throttled by the limit on requests.
+    pub throttled_requests: usize,
+    /// Calls throttled by the limit on tokens.
+    pub throttled_tokens: usize,
+    /// Calls throttled by the limit that no header shows.
+    pub throttled_hidden: usize,
+    /// Calls throttled because too many were in flight.
+    pub throttled_concurrency: usize,
+    /// Calls throttled with `insufficient_quota`.
+    pub throttled_quota: usize,
     /// Requests whose body could not be read or was too long (status 400 and 413). Only counted in
     /// the total, not by key.
     pub unreadable: usize,
@@ -33,7 +33,7 @@ pub struct Seen {
     pub in_flight: usize,
     /// The most calls that were ever served at once.
     pub most_in_flight: usize,
-    /// The bytes of each request's body, in order of arrival, refused ones included; the first
+    /// The bytes of each request's body, in order of arrival, throttled ones included; the first
     /// [`MAX_BODIES_SEEN`].
     pub body_bytes: Vec<usize>,
     /// A hash of each request's body, in the same order. Equal bodies have equal hashes, so that a
@@ -44,20 +44,20 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// All refusals together.
+    /// All 429s together.
     #[must_use]
-    pub fn refused(&self) -> usize {
-        self.refused_requests
-            + self.refused_tokens
-            + self.refused_hidden
-            + self.refused_concurrency
-            + self.refused_quota
+    pub fn throttled(&self) -> usize {
+        self.throttled_requests
+            + self.throttled_tokens
+            + self.throttled_hidden
+            + self.throttled_concurrency
+            + self.throttled_quota
     }
 
     /// All calls that arrived with a readable body.
     #[must_use]
     pub fn arrived(&self) -> usize {
-        self.accepted + self.refused()
+        self.accepted + self.throttled()
     }
 
     pub(crate) fn note_arrival(&mut self, facts: &Facts) {
@@ -72,13 +72,13 @@ impl Seen {
         self.most_in_flight = self.most_in_flight.max(in_flight);
     }
 
-    pub(crate) fn note_refused(&mut self, reason: &Reason) {
+    pub(crate) fn note_throttled(&mut self, reason: &Reason) {
         let count = match reason {
-            Reason::Quota => &mut self.refused_quota,
-            Reason::Concurrency { .. } => &mut self.refused_concurrency,
-            Reason::Requests(_) => &mut self.refused_requests,
-            Reason::Tokens(_) => &mut self.refused_tokens,
-            Reason::Hidden(_) => &mut self.refused_hidden,
+            Reason::Quota => &mut self.throttled_quota,
+            Reason::Concurrency { .. } => &mut self.throttled_concurrency,
+            Reason::Requests(_) => &mut self.throttled_requests,
+            Reason::Tokens(_) => &mut self.throttled_tokens,
+            Reason::Hidden(_) => &mut self.throttled_hidden,
         };
         *count += 1;
     }

@@ -76,10 +76,10 @@ impl State {
         self.total.note_arrival(facts);
         let (config, number) = (&self.config, self.arrivals);
         let account = open(&mut self.accounts, config, &facts.key, now);
-        let (head_at, outcome) = match account.refuse(config, self.quota_ended, facts) {
+        let (head_at, outcome) = match account.throttle(config, self.quota_ended, facts) {
             Some((reason, wait)) => {
-                self.total.note_refused(&reason);
-                let lag = between(&config.latency.refusal, &mut self.latencies);
+                self.total.note_throttled(&reason);
+                let lag = between(&config.latency.throttle, &mut self.latencies);
                 let wait = seconds(wait);
                 (later(now, lag), Outcome::Refused { reason, wait })
             }

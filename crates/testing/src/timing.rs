@@ -9,24 +9,24 @@ use crate::time::seconds;
 
 /// The times a message spends between client and server, each drawn uniformly from its range.
 ///
-/// Default: all zero, so that a refusal is there in the first poll.
+/// Default: all zero, so that a 429 is there in the first poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
     /// From the client's send to the server's decision.
     pub request: Range<Duration>,
-    /// From the decision to the client's receipt of a refusal.
-    pub refusal: Range<Duration>,
+    /// From the decision to the client's receipt of a 429.
+    pub throttle: Range<Duration>,
     /// From the end of the service time (for a stream: from its head and its end) to the client.
     pub answer: Range<Duration>,
 }
 
 impl Latency {
-    /// What a call over the internet meets: 10–40 ms for a request, 30–80 ms for a refusal, 10–40 ms
+    /// What a call over the internet meets: 10–40 ms for a request, 30–80 ms for a 429, 10–40 ms
     /// for an answer.
     #[must_use]
     pub fn internet() -> Self {
         let ms = Duration::from_millis;
-        Self { request: ms(10)..ms(40), refusal: ms(30)..ms(80), answer: ms(10)..ms(40) }
+        Self { request: ms(10)..ms(40), throttle: ms(30)..ms(80), answer: ms(10)..ms(40) }
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum Outcome {
     },
 }
 
-/// Why a call is refused, with the numbers its message tells.
+/// Why a call is throttled, with the numbers its message tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reason {
     Quota,

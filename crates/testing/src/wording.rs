@@ -1,4 +1,4 @@
-//! What a refusal says: its text and its hint, as far as the configuration lets it speak.
+//! What a 429 says: its text and its hint, as far as the configuration lets it speak.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const BARE: &str =
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A refusal in words.
+/// A 429 in words.
 #[derive(Debug)]
 pub(crate) struct Words {
     pub(crate) body: String,
@@ -24,7 +24,7 @@ pub(crate) struct Words {
     pub(crate) retry_after: Option<Duration>,
 }
 
-pub(crate) fn refusal(config: &Config, model: &str, reason: &Reason, wait: Duration) -> Words {
+pub(crate) fn throttle(config: &Config, model: &str, reason: &Reason, wait: Duration) -> Words {
     let concurrency = matches!(reason, Reason::Concurrency { .. });
     let quota = *reason == Reason::Quota;
     let bare = match config.wording {

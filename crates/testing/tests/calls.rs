@@ -14,9 +14,9 @@ use tower_service::Service as _;
 
 const STREAM: &str = r#"{"model":"m","stream":true}"#;
 
-fn still(request: u64, refusal: u64, answer: u64) -> Latency {
+fn still(request: u64, throttle: u64, answer: u64) -> Latency {
     let at = |millis| ms(millis)..ms(millis);
-    Latency { request: at(request), refusal: at(refusal), answer: at(answer) }
+    Latency { request: at(request), throttle: at(throttle), answer: at(answer) }
 }
 
 #[test]
@@ -105,7 +105,7 @@ async fn a_slot_is_free_at_the_end_of_the_service_before_the_client_has_the_answ
     assert_eq!(provider.in_flight(), 2);
     assert_eq!(third.await.unwrap().status, StatusCode::OK);
     let seen = provider.seen();
-    assert_eq!((seen.accepted, seen.refused_concurrency, seen.most_in_flight), (3, 1, 2));
+    assert_eq!((seen.accepted, seen.throttled_concurrency, seen.most_in_flight), (3, 1, 2));
 }
 
 #[tokio::test(start_paused = true)]

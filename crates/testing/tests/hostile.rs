@@ -15,7 +15,7 @@ async fn send_bytes(provider: &Provider, body: impl Into<Bytes>) -> StatusCode {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_body_is_served_and_one_that_is_too_long_is_refused() {
+async fn a_long_body_is_served_and_one_that_is_too_long_is_throttled() {
     let provider = Provider::builder().tokens(Limit::per_minute(4_000_000)).build();
     assert_eq!(send_bytes(&provider, vec![b'x'; 10_000_000]).await, StatusCode::OK);
     assert_eq!(provider.level_tokens(), 1_500_000.0);
@@ -108,7 +108,7 @@ async fn testing_headers_that_make_no_sense_count_as_nothing_or_are_left_out() {
         let paid = if value == "inf" { 0.0 } else { price };
         assert_eq!(before - provider.level_tokens(), paid, "{value}");
     }
-    assert_eq!(provider.seen().refused_tokens, 1);
+    assert_eq!(provider.seen().throttled_tokens, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,9 +41,9 @@ async fn a_fixed_window_gives_everything_back_at_its_end() {
     advance(ms(7_000)).await;
     assert_eq!(accepted_in_a_row(&provider).await, 60);
     advance(ms(59_999)).await;
-    let refused = call(&provider).await;
-    assert_eq!(refused.header("x-ratelimit-reset-requests"), Some("1ms"));
-    assert_eq!(refused.header("retry-after-ms"), Some("1"));
+    let throttled = call(&provider).await;
+    assert_eq!(throttled.header("x-ratelimit-reset-requests"), Some("1ms"));
+    assert_eq!(throttled.header("retry-after-ms"), Some("1"));
     advance(ms(1)).await;
     assert_eq!(accepted_in_a_row(&provider).await, 60);
 }
@@ -73,30 +73,30 @@ async fn a_limit_enforced_by_the_second_still_shows_the_minute() {
 async fn tokens_are_paid_on_arrival_and_a_call_larger_than_the_limit_needs_a_full_bucket() {
     let provider = Provider::builder().tokens(Limit::new(1_000, 100)).build();
     assert_eq!(call_for(&provider, 1).await.status, StatusCode::OK);
-    let refused = call_for(&provider, 5_000).await;
-    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(refused.header("retry-after-ms"), Some("10"));
+    let throttled = call_for(&provider, 5_000).await;
+    assert_eq!(throttled.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(throttled.header("retry-after-ms"), Some("10"));
     assert_eq!(provider.wait_for(5_000.0), ms(10));
     advance(ms(10)).await;
     assert_eq!(call_for(&provider, 5_000).await.status, StatusCode::OK);
     assert_eq!(provider.level_tokens(), -4_000.0);
     assert_eq!(provider.wait_for(1.0), ms(40_010));
-    assert_eq!(provider.seen().refused_tokens, 1);
+    assert_eq!(provider.seen().throttled_tokens, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hidden_limit_refuses_while_the_headers_show_room() {
     let provider = Provider::builder().requests(Limit::per_minute(500)).hidden(Limit::new(2, 500.0 / 60.0)).build();
     assert_eq!(accepted_in_a_row(&provider).await, 2);
-    let refused = call(&provider).await;
-    assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("496"));
-    assert_eq!(refused.header("retry-after-ms"), Some("120"));
-    assert!(refused.message().contains("Limit 500"), "{}", refused.message());
-    assert_eq!(provider.seen().refused_hidden, 2);
+    let throttled = call(&provider).await;
+    assert_eq!(throttled.header("x-ratelimit-remaining-requests"), Some("496"));
+    assert_eq!(throttled.header("retry-after-ms"), Some("120"));
+    assert!(throttled.message().contains("Limit 500"), "{}", throttled.message());
+    assert_eq!(provider.seen().throttled_hidden, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burnt_refusal_costs_what_is_there_and_no_more() {
+async fn a_burnt_429_costs_what_is_there_and_no_more() {
     let builder = Provider::builder().requests(Limit::new(5, 1)).at_once(1);
     let provider = builder.clone().build();
     let _served = start(&provider, 1).await;
@@ -104,19 +104,19 @@ async fn a_burnt_refusal_costs_what_is_there_and_no_more() {
         assert_eq!(call(&provider).await.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(provider.level_requests(), left);
     }
-    let provider = builder.charge_refused(Charge::Nothing).build();
+    let provider = builder.charge_throttled(Charge::Nothing).build();
     let _served = start(&provider, 1).await;
     call(&provider).await;
     assert_eq!(provider.level_requests(), 4.0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_in_debt_makes_the_way_back_longer_down_to_a_floor() {
+async fn a_429_in_debt_makes_the_way_back_longer_down_to_a_floor() {
     let provider =
-        Provider::builder().requests(Limit::new(4, 1).starting_at(0)).charge_refused(Charge::Debt(0.5)).build();
+        Provider::builder().requests(Limit::new(4, 1).starting_at(0)).charge_throttled(Charge::Debt(0.5)).build();
     for (level, wait) in [(-1.0, 2_000), (-2.0, 3_000), (-2.0, 3_000)] {
-        let refused = call(&provider).await;
-        assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("0"));
+        let throttled = call(&provider).await;
+        assert_eq!(throttled.header("x-ratelimit-remaining-requests"), Some("0"));
         assert_eq!(provider.level_requests(), level);
         assert_eq!(provider.wait_for(0.0), ms(wait));
     }
@@ -240,7 +240,7 @@ async fn waiting_as_long_as_the_oracle_says_is_enough_and_a_moment_less_is_not()
     let provider = Provider::builder()
         .requests(Limit::per_minute(777).capacity(3))
         .tokens(Limit::per_minute(91_234).capacity(900))
-        .charge_refused(Charge::Nothing)
+        .charge_throttled(Charge::Nothing)
         .build();
     for price in [1_u32, 350, 20, 899, 5_000, 3].repeat(20) {
         let wait = provider.wait_for(f64::from(price));

@@ -18,8 +18,8 @@ fn scenario(name: &str) -> Builder {
     let plain = Provider::builder().requests(requests).tokens(tokens).hints(Hints::Headers);
     match name {
         "burn" => plain.at_once(3).hidden(hidden),
-        "debt" => plain.charge_refused(Charge::Debt(0.5)).hidden(hidden),
-        "nothing" => plain.charge_refused(Charge::Nothing).at_once(2),
+        "debt" => plain.charge_throttled(Charge::Debt(0.5)).hidden(hidden),
+        "nothing" => plain.charge_throttled(Charge::Nothing).at_once(2),
         "starting" => plain.requests(requests.starting_at(2)).tokens(tokens.starting_at(-500)),
         "fixed" => plain.requests(requests.fixed_window()).tokens(tokens.fixed_window()).at_once(6),
         "seconds" => plain.whole_second_resets().hint_unit(HintUnit::Seconds).at_once(2),
@@ -60,7 +60,7 @@ fn verdict(reply: &Reply, before: [usize; 5], after: [usize; 5]) -> String {
 
 fn counts(provider: &Provider) -> [usize; 5] {
     let seen = provider.seen();
-    [seen.accepted, seen.refused_concurrency, seen.refused_requests, seen.refused_tokens, seen.refused_hidden]
+    [seen.accepted, seen.throttled_concurrency, seen.throttled_requests, seen.throttled_tokens, seen.throttled_hidden]
 }
 
 async fn replay(name: &str, lines: &[&str]) {

@@ -29,9 +29,9 @@ async fn axum_serves_a_provider_as_its_fallback() {
     let stream = post(address, r#"{"model":"m","stream":true}"#).await;
     assert!(stream.contains("\r\ntransfer-encoding: chunked\r\n"), "{stream}");
     assert!(stream.contains("data: [DONE]"), "{stream}");
-    let refused = post(address, r#"{"model":"m"}"#).await;
-    assert!(refused.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{refused}");
-    assert_eq!((provider.seen().accepted, provider.seen().refused_requests), (2, 1));
+    let throttled = post(address, r#"{"model":"m"}"#).await;
+    assert!(throttled.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{throttled}");
+    assert_eq!((provider.seen().accepted, provider.seen().throttled_requests), (2, 1));
     server.abort();
 }
 

@@ -1,4 +1,4 @@
-//! Reads what the rate-limit headers of an answer, refused or not, say about the buckets behind it.
+//! Reads what the rate-limit headers of an answer, throttled or not, say about the buckets behind it.
 //!
 //! This is on the path of every call that succeeds: one walk over the headers, names compared as bytes, numbers read in
 //! place, nothing allocated.

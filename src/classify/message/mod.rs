@@ -19,7 +19,7 @@ use phrases::Sign;
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Wording<'t> {
     pub(crate) stop: bool,
-    /// The same outside of quotes: a 400 often quotes the request that it refuses.
+    /// The same outside of quotes: a 400 often quotes the request that it throttles.
     pub(crate) stop_unquoted: bool,
     /// What stops is the account's.
     pub(crate) account: bool,

@@ -1,4 +1,4 @@
-//! What a refusal is evidence of, once an episode: the calls that were out when the first refusal was heard teach nothing
+//! What a 429 is evidence of, once an episode: the calls that were out when the first 429 was heard teach nothing
 //! twice.
 
 /// What the server's answer says of itself.
@@ -22,16 +22,16 @@ pub(super) enum Cause {
     Concurrency,
 }
 
-/// One refusal, judged.
+/// One 429, attributed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Judgement {
+pub(super) struct Attributed {
     pub(super) cause: Cause,
     /// It begins an episode.
     pub(super) new: bool,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Blame {
+pub(super) struct Attribution {
     /// The last call dispatched when the running episode began.
     epoch: u64,
     episode: Cause,
@@ -39,9 +39,9 @@ pub(super) struct Blame {
     k: u32,
 }
 
-impl Blame {
-    /// Judges the refusal of a call; `last` is the last one dispatched, `refuted` whether concurrency is contradicted.
-    pub(super) fn judge(&mut self, seq: u64, last: u64, class: Class, refuted: bool) -> Judgement {
+impl Attribution {
+    /// Judges the 429 of a call; `last` is the last one dispatched, `refuted` whether concurrency is contradicted.
+    pub(super) fn attribute(&mut self, seq: u64, last: u64, class: Class, refuted: bool) -> Attributed {
         let new = seq > self.epoch;
         let cause = match class {
             Class::Rate | Class::Overload => Cause::Rate,
@@ -56,7 +56,7 @@ impl Blame {
             self.episode = cause;
             self.epoch = last;
         }
-        Judgement { cause, new }
+        Attributed { cause, new }
     }
 
     /// Episodes in a row.
@@ -64,12 +64,12 @@ impl Blame {
         self.k
     }
 
-    /// Whether none of the calls after this one is known to have been refused.
+    /// Whether none of the calls after this one is known to have been throttled.
     pub(super) fn none_since(&self, seq: u64) -> bool {
         seq > self.epoch
     }
 
-    /// A call was let in. True: it was sent after the last refusal was heard, so the episode is over.
+    /// A call was let in. True: it was sent after the last 429 was heard, so the episode is over.
     pub(super) fn answered(&mut self, seq: u64) -> bool {
         let over = seq > self.epoch;
         if over {
@@ -89,31 +89,37 @@ mod tests {
 
     #[test]
     fn an_episode_teaches_once() {
-        let mut blame = Blame::default();
-        assert!(blame.judge(3, 10, Class::Rate, false).new);
+        let mut attribution = Attribution::default();
+        assert!(attribution.attribute(3, 10, Class::Rate, false).new);
         for seq in [1, 4, 10] {
-            assert!(!blame.judge(seq, 12, Class::Rate, false).new, "{seq} was out when the first refusal was heard");
+            assert!(
+                !attribution.attribute(seq, 12, Class::Rate, false).new,
+                "{seq} was out when the first throttle was heard"
+            );
         }
-        assert_eq!(blame.in_a_row(), 1);
-        assert!(blame.judge(11, 12, Class::Rate, false).new);
-        assert_eq!(blame.in_a_row(), 2);
-        assert!(!blame.answered(12), "an answer to a call of before ends nothing");
-        assert!(blame.answered(13));
-        assert_eq!(blame.in_a_row(), 0);
+        assert_eq!(attribution.in_a_row(), 1);
+        assert!(attribution.attribute(11, 12, Class::Rate, false).new);
+        assert_eq!(attribution.in_a_row(), 2);
+        assert!(!attribution.answered(12), "an answer to a call of before ends nothing");
+        assert!(attribution.answered(13));
+        assert_eq!(attribution.in_a_row(), 0);
     }
 
     #[test]
-    fn calls_sent_after_a_refusal_was_heard_are_not_known_to_be_refused() {
-        let mut blame = Blame::default();
-        assert!(blame.none_since(1));
-        blame.judge(3, 10, Class::Rate, false);
-        assert!(!blame.none_since(2) && !blame.none_since(10), "one of those after it was refused, or was out");
-        assert!(blame.none_since(11));
+    fn calls_sent_after_a_429_was_heard_are_not_known_to_be_throttled() {
+        let mut attribution = Attribution::default();
+        assert!(attribution.none_since(1));
+        attribution.attribute(3, 10, Class::Rate, false);
+        assert!(
+            !attribution.none_since(2) && !attribution.none_since(10),
+            "one of those after it was throttled, or was out"
+        );
+        assert!(attribution.none_since(11));
     }
 
     #[test]
-    fn a_bare_refusal_is_concurrency_first_and_a_rate_when_that_is_contradicted() {
-        let cause = |refuted| Blame::default().judge(1, 1, Class::Neither, refuted).cause;
+    fn a_bare_429_is_concurrency_first_and_a_rate_when_that_is_contradicted() {
+        let cause = |refuted| Attribution::default().attribute(1, 1, Class::Neither, refuted).cause;
         assert_eq!(cause(false), Cause::Concurrency);
         assert_eq!(cause(true), Cause::Rate);
     }

@@ -2,7 +2,7 @@
 //!
 //! A *running bucket*, put right by each snapshot in dispatch order. `rate = (limit - remaining) / reset`, since `reset`
 //! is the time until the bucket is full; where two snapshots contradict that, the bucket is enforced over a shorter
-//! window than its limit says, and the slope between them is the rate. Times are seconds of the gate's own clock.
+//! window than its limit says, and the slope between them is the rate. Times are seconds of the controller's own clock.
 
 /// Others' use of the bucket is believed for so long after the snapshot that showed it: 20 s.
 const BELIEF: f64 = 20.0;
@@ -20,7 +20,7 @@ const MARGIN_TIME: f64 = 5.0;
 /// What is owed of a bucket is at most what flows in within this time: a minute. A bucket that fills in a day, or never by its
 /// own figures, would otherwise hold back calls that take nothing of it.
 const DEBT_TIME: f64 = 60.0;
-/// How long a bucket that refused although it had had time to fill explains nothing: a minute.
+/// How long a bucket that throttled although it had had time to fill explains nothing: a minute.
 const DOUBT: f64 = 60.0;
 
 /// What a response says of one bucket.
@@ -56,13 +56,13 @@ pub(super) struct Taken {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Level {
+pub(super) struct BucketEstimate {
     /// What the bucket really holds when full.
     cap: f64,
     rate: f64,
     /// What others take, a second.
-    foreign: f64,
-    held: f64,
+    external_rate: f64,
+    available: f64,
     at: f64,
     /// The accepted snapshot: what it said, when it was true, when it came, whose it was, what had been spent by then.
     base: f64,
@@ -81,7 +81,7 @@ pub(super) struct Level {
     spread: f64,
 }
 
-impl Level {
+impl BucketEstimate {
     /// A bucket that a snapshot shows for the first time.
     pub(super) fn first(now: f64, sent: Sent, spent: f64, window: f64, shown: Shown) -> Self {
         let mut level = Self::blank(now, shown.limit, window);
@@ -99,8 +99,8 @@ impl Level {
         Self {
             cap: limit,
             rate: limit / window,
-            foreign: 0.0,
-            held: limit,
+            external_rate: 0.0,
+            available: limit,
             at: now,
             base: limit,
             as_of: now,
@@ -134,12 +134,12 @@ impl Level {
             return None; // of before, or with a rate that is a guess
         }
         let passed = f64::min(now, sent.at + ARRIVAL) - self.as_of;
-        let held = self.base + self.rate * passed;
-        if held > self.cap {
+        let available = self.base + self.rate * passed;
+        if available > self.cap {
             return None; // what flowed over would show as too little
         }
         let before = Sent { spent: self.spent_then, calls: self.calls_then, ..sent };
-        taken_between(held, before, sent, self.cap, shown.remaining)
+        taken_between(available, before, sent, self.cap, shown.remaining)
     }
 
     /// The same for the first snapshot of a key, as if its bucket had been full before its first call. Earlier calls of
@@ -188,7 +188,7 @@ impl Level {
                     rate = Some(slope);
                     if !was {
                         self.rate = slope;
-                        self.foreign = 0.0; // what was believed of others came from a wrong rate
+                        self.external_rate = 0.0; // what was believed of others came from a wrong rate
                     }
                 }
             } else if self.short {
@@ -197,11 +197,11 @@ impl Level {
         }
         let passed = as_of - self.as_of;
         if !first && passed > 0.5 {
-            let predicted = f64::min(self.cap, self.base + (self.rate - self.foreign) * passed)
+            let predicted = f64::min(self.cap, self.base + (self.rate - self.external_rate) * passed)
                 - f64::max(0.0, sent.spent - self.spent_then);
             if (predicted - self.cap).abs() > 1.0 {
                 let weight = 0.5 * f64::min(1.0, passed / 5.0);
-                self.foreign = f64::max(0.0, self.foreign + weight * (predicted - remaining) / passed);
+                self.external_rate = f64::max(0.0, self.external_rate + weight * (predicted - remaining) / passed);
             }
         }
         self.rate = match rate {
@@ -210,7 +210,7 @@ impl Level {
             None if self.rate.is_nan() => limit / window,
             None => self.rate,
         };
-        self.foreign = f64::min(self.foreign, 0.95 * self.rate);
+        self.external_rate = f64::min(self.external_rate, 0.95 * self.rate);
         self.cap = match reset {
             Some(reset) if self.short => f64::min(limit, f64::max(1.0, remaining + self.rate * reset)),
             _ => limit,
@@ -222,15 +222,16 @@ impl Level {
         (self.spent_then, self.calls_then) = (sent.spent, sent.calls);
         self.full_at = as_of + reset.unwrap_or_else(|| used / self.rate);
         // Less than nothing only where a call in between gave back what it took.
-        self.held = f64::max(self.filled(remaining, as_of, now) - f64::max(0.0, spent - sent.spent), self.lowest());
+        self.available =
+            f64::max(self.filled(remaining, as_of, now) - f64::max(0.0, spent - sent.spent), self.lowest());
         self.at = now;
     }
 
-    fn filled(&self, held: f64, at: f64, now: f64) -> f64 {
+    fn filled(&self, available: f64, at: f64, now: f64) -> f64 {
         let now = f64::max(now, at);
         let believed = f64::min(now, f64::max(at, self.told + BELIEF));
-        let others = f64::max(0.0, self.rate - self.foreign) * (believed - at);
-        f64::min(self.cap, held + others + self.rate * (now - believed))
+        let others = f64::max(0.0, self.rate - self.external_rate) * (believed - at);
+        f64::min(self.cap, available + others + self.rate * (now - believed))
     }
 
     /// The lowest level: minus one bucket, or minus what flows in within [`DEBT_TIME`] where that is less.
@@ -238,14 +239,14 @@ impl Level {
         -f64::min(self.cap, DEBT_TIME * self.rate)
     }
 
-    /// What the bucket holds; less than nothing when more was sent than it held, within [bounds](Self::lowest).
+    /// What the bucket holds; less than nothing when more was sent than it available, within [bounds](Self::lowest).
     pub(super) fn level(&self, now: f64) -> f64 {
-        self.filled(self.held, self.at, now)
+        self.filled(self.available, self.at, now)
     }
 
     /// Refill a second that is ours.
     fn net(&self) -> f64 {
-        f64::max(self.rate - self.foreign, 0.05 * self.rate)
+        f64::max(self.rate - self.external_rate, 0.05 * self.rate)
     }
 
     /// Seconds until the bucket, at this [`level`](Self::level), holds so much.
@@ -284,23 +285,24 @@ impl Level {
         // Less than what flows in within a few seconds: a request of a bucket that fills in a day is worth minutes.
         let margin = if is_requests { f64::min(1.0, 0.02 * self.cap) } else { 0.04 * cost };
         let margin = f64::min(margin, MARGIN_TIME * self.rate);
-        let shared = if self.foreign > 0.0 { 2.0 * self.foreign / self.rate } else { 0.0 };
+        let shared = if self.external_rate > 0.0 { 2.0 * self.external_rate / self.rate } else { 0.0 };
         f64::min(self.cap, cost + margin * (1.0 + shared))
     }
 
     pub(super) fn spend(&mut self, now: f64, price: f64) {
-        self.held = f64::max(self.level(now) - self.cost(price), self.lowest());
+        self.available = f64::max(self.level(now) - self.cost(price), self.lowest());
         self.at = now;
     }
 
     /// A call that took less than its price, or nothing: it was not sent after all, or was rejected unprocessed.
     pub(super) fn give_back(&mut self, price: f64) {
-        self.held = f64::min(f64::max(self.held + price, self.lowest()), self.cap);
+        self.available = f64::min(f64::max(self.available + price, self.lowest()), self.cap);
     }
 
-    /// It refused although, by its own figures, it held enough: others take from it.
+    /// It throttled although, by its own figures, it available enough: others take from it.
     pub(super) fn share(&mut self) {
-        self.foreign = f64::max(self.foreign, f64::min(0.95 * self.rate, f64::midpoint(self.foreign, self.rate)));
+        self.external_rate =
+            f64::max(self.external_rate, f64::min(0.95 * self.rate, f64::midpoint(self.external_rate, self.rate)));
     }
 
     pub(super) fn doubt(&mut self, now: f64) {
@@ -319,7 +321,7 @@ impl Level {
     /// Its cap and others' use.
     #[cfg(test)]
     pub(super) fn figures(&self) -> (f64, f64) {
-        (self.cap, self.foreign)
+        (self.cap, self.external_rate)
     }
 
     /// The fastest rate that this bucket can explain, twice over: what lies above it is no limit worth keeping.
@@ -328,11 +330,11 @@ impl Level {
     }
 }
 
-/// What the calls between two snapshots took of a bucket that held so much. A debt shows as too little; less than nothing
+/// What the calls between two snapshots took of a bucket that available so much. A debt shows as too little; less than nothing
 /// means that calls waited on their way to the server.
-fn taken_between(held: f64, before: Sent, sent: Sent, cap: f64, remaining: f64) -> Option<Taken> {
+fn taken_between(available: f64, before: Sent, sent: Sent, cap: f64, remaining: f64) -> Option<Taken> {
     let (counted, calls) = (sent.spent - before.spent, sent.calls - before.calls);
-    let taken = held - remaining;
+    let taken = available - remaining;
     let told = remaining > 0.0 && taken > 0.0 && calls > 0.0;
     told.then(|| Taken { taken, counted, calls, weight: f64::max(counted, taken) / (TELLING * cap) })
 }
@@ -351,7 +353,7 @@ mod tests {
         let sent = Sent { seq: 1, at: 0.0, spent: 0.0, calls: 1.0 };
         for (limit, reset) in [(60_000.0, 60.0), (1e9, 86_400.0), (1e308, 1e308)] {
             let shown = Shown { limit, remaining: 0.0, reset: Some(reset) };
-            let mut level = Level::first(0.0, sent, 0.0, 60.0, shown);
+            let mut level = BucketEstimate::first(0.0, sent, 0.0, 60.0, shown);
             for _ in 0..3 {
                 level.spend(0.0, 4e9);
             }
@@ -373,8 +375,8 @@ mod tests {
     }
 
     /// A call sent at 10 s has shown 20,000 remaining, 50,000 spent by then.
-    fn level() -> Level {
-        Level::first(10.0, sent(5, 10.0, 50_000.0), 50_000.0, MINUTE, shown(20_000.0))
+    fn level() -> BucketEstimate {
+        BucketEstimate::first(10.0, sent(5, 10.0, 50_000.0), 50_000.0, MINUTE, shown(20_000.0))
     }
 
     #[test]
@@ -403,7 +405,7 @@ mod tests {
         assert_eq!(told(12.0, 9, 62_000.0, shown(30_000.0)), None, "there is more than can have flowed in");
         let no_reset = Shown { reset: None, ..shown(16_000.0) };
         assert_eq!(told(12.0, 9, 62_000.0, no_reset), None, "the rate is a guess");
-        let seed = Level::seeded(0.0, 60_000.0, MINUTE);
+        let seed = BucketEstimate::seeded(0.0, 60_000.0, MINUTE);
         assert_eq!(seed.taken(13.0, sent(9, 12.0, 62_000.0), shown(16_000.0)), None, "no header has spoken before");
     }
 }

@@ -1,6 +1,6 @@
 //! What a call asks its key for: its price, and what it has met before.
 
-use super::call_specific::Refusals;
+use super::call_specific::ThrottleHistory;
 use super::cost_correction::Correction;
 use crate::classify::{Scope, Unit};
 use crate::request::{Cost, TOKENS_MAX};
@@ -13,18 +13,18 @@ pub(super) type Price = [f64; UNITS.len()];
 
 /// A call, as its key's queue knows it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ask {
+pub(crate) struct CallInfo {
     /// Tells the calls of a key apart, through all their attempts.
     pub(crate) call: u64,
     pub(crate) cost: Cost,
-    /// What the server has told in a refusal that this call takes of a unit.
+    /// What the server has told in a 429 that this call takes of a unit.
     told: Option<(Unit, f32)>,
-    pub(crate) refusals: Refusals,
+    pub(crate) throttles: ThrottleHistory,
 }
 
-impl Ask {
+impl CallInfo {
     pub(crate) fn new(call: u64, cost: Cost) -> Self {
-        Self { call, cost, told: None, refusals: Refusals::default() }
+        Self { call, cost, told: None, throttles: ThrottleHistory::default() }
     }
 
     /// The estimate of a unit that the correction is for; nothing if there is none, or if the server has told the price.
@@ -72,21 +72,21 @@ mod tests {
     fn the_price_that_the_server_tells_replaces_the_estimate_of_its_unit() {
         let mut correction = Correction::default();
         correction.asked(2.0); // estimates count 1.2 times
-        let mut ask = Ask::new(1, Cost::tokens(100.0));
-        assert_eq!(ask.price(&correction).map(f64::round), [1.0, 120.0, 120.0, 0.0]);
-        ask.price_told(Unit::Tokens, 400.0);
-        assert_eq!(ask.price(&correction).map(f64::round), [1.0, 400.0, 120.0, 0.0]);
-        assert_eq!(ask.estimate(Unit::Tokens), None);
-        assert_eq!(ask.estimate(Unit::InputTokens), Some(100.0));
+        let mut call_info = CallInfo::new(1, Cost::tokens(100.0));
+        assert_eq!(call_info.price(&correction).map(f64::round), [1.0, 120.0, 120.0, 0.0]);
+        call_info.price_told(Unit::Tokens, 400.0);
+        assert_eq!(call_info.price(&correction).map(f64::round), [1.0, 400.0, 120.0, 0.0]);
+        assert_eq!(call_info.estimate(Unit::Tokens), None);
+        assert_eq!(call_info.estimate(Unit::InputTokens), Some(100.0));
     }
 
     #[test]
     fn a_call_without_an_estimate_costs_what_calls_of_its_key_take_on_average() {
         let mut correction = Correction::default();
-        let ask = Ask::new(1, Cost::unknown());
-        assert_eq!(ask.price(&correction), [1.0, 0.0, 0.0, 0.0]);
+        let call_info = CallInfo::new(1, Cost::unknown());
+        assert_eq!(call_info.price(&correction), [1.0, 0.0, 0.0, 0.0]);
         correction.call_took(4_000.0, 1.0);
-        assert_eq!(ask.price(&correction), [1.0, 4_000.0, 4_000.0, 0.0]);
-        assert_eq!(ask.estimate(Unit::Tokens), None);
+        assert_eq!(call_info.price(&correction), [1.0, 4_000.0, 4_000.0, 0.0]);
+        assert_eq!(call_info.estimate(Unit::Tokens), None);
     }
 }

@@ -1,6 +1,6 @@
 //! How much of an estimated token the server really takes, and what a call costs that has no estimate.
 //!
-//! A refusal's `Requested` is the server's own price for that call. Where nothing is refused, what the buckets have lost
+//! A 429's `Requested` is the server's own price for that call. Where nothing is throttled, what the buckets have lost
 //! between two snapshots tells the same, less exactly, and with what others took: it only bounds the price from above.
 //! The usage that a response body reports tells what its own call took.
 
@@ -8,7 +8,7 @@
 pub(super) const LEAST: f64 = 0.01;
 /// ... and with at most this.
 pub(super) const MOST: f64 = 4.0;
-/// What one refusal, or one snapshot at most, weighs against all before.
+/// What one 429, or one snapshot at most, weighs against all before.
 const WEIGHT: f64 = 0.2;
 /// The price stays so far above what snapshots show that an estimate which is only rough needs no correction: a quarter.
 const MARGIN: f64 = 1.25;
@@ -16,9 +16,9 @@ const MARGIN: f64 = 1.25;
 /// What estimates of tokens are multiplied with.
 #[derive(Debug)]
 pub(super) struct Correction {
-    /// By what refusals say.
+    /// By what 429s say.
     asked: f64,
-    /// By what snapshots, and refusals, show to have been taken.
+    /// By what snapshots, and 429s, show to have been taken.
     taken: f64,
     /// What a call of this key takes on average, in tokens.
     mean: Option<f64>,
@@ -35,7 +35,7 @@ impl Correction {
         f64::min(self.asked, MARGIN * self.taken)
     }
 
-    /// A refusal names the call's price, so many times its estimate.
+    /// A 429 names the call's price, so many times its estimate.
     pub(super) fn asked(&mut self, times: f64) {
         self.asked = blend(self.asked, times, WEIGHT);
         self.taken = blend(self.taken, times, WEIGHT);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn more_taken_than_estimated_raises_nothing_above_what_refusals_say() {
+    fn more_taken_than_estimated_raises_nothing_above_what_429s_say() {
         let mut correction = Correction::default();
         for _ in 0..50 {
             correction.taken(3.0, 1.0); // others may have taken it
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_raises_what_snapshots_had_lowered() {
+    fn a_429_raises_what_snapshots_had_lowered() {
         let mut correction = Correction::default();
         for _ in 0..50 {
             correction.taken(0.3, 0.2);

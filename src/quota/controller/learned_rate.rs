@@ -1,4 +1,4 @@
-//! A dispatch rate learned from refusals, for limits that no header shows: cut to what was let in, then up a cubic.
+//! A dispatch rate learned from 429s, for limits that no header shows: cut to what was let in, then up a cubic.
 
 /// How far the rate dips below what was measured: to 0.7 of it.
 const BETA: f64 = 0.7;
@@ -11,7 +11,7 @@ const SPAN: f64 = 5.0;
 const SLOWEST: f64 = 0.05;
 
 #[derive(Debug, Default)]
-pub(super) struct Ceiling {
+pub(super) struct LearnedRate {
     /// What was measured, and when.
     learned: Option<(f64, f64)>,
     born: Option<f64>,
@@ -20,20 +20,20 @@ pub(super) struct Ceiling {
     newest: u64,
 }
 
-impl Ceiling {
+impl LearnedRate {
     pub(super) fn sent(&mut self, now: f64) {
         self.born.get_or_insert(now);
-        self.turn(now);
-        let slot = self.slot(now);
-        self.counters[slot] = self.counters[slot].saturating_add(1);
+        self.advance(now);
+        let permit = self.permit(now);
+        self.counters[permit] = self.counters[permit].saturating_add(1);
     }
 
-    /// A dispatch that was refused was not let in.
-    pub(super) fn refused(&mut self, now: f64, sent: f64) {
-        self.turn(now);
+    /// A dispatch that was throttled was not let in.
+    pub(super) fn throttled(&mut self, now: f64, sent: f64) {
+        self.advance(now);
         if half_second(sent) + COUNTERS as u64 > self.newest {
-            let slot = self.slot(sent);
-            self.counters[slot] = self.counters[slot].saturating_sub(1);
+            let permit = self.permit(sent);
+            self.counters[permit] = self.counters[permit].saturating_sub(1);
         }
     }
 
@@ -49,9 +49,9 @@ impl Ceiling {
         Some(measured * (1.0 + (1.0 - BETA) * x * x * x))
     }
 
-    /// Learns from a refusal. False: nothing was let in, so there is no rate to learn.
+    /// Learns from a 429. False: nothing was let in, so there is no rate to learn.
     pub(super) fn learn(&mut self, now: f64) -> bool {
-        self.turn(now);
+        self.advance(now);
         let recent: u32 = self.counters.iter().map(|count| u32::from(*count)).sum();
         if recent == 0 {
             return false;
@@ -72,7 +72,7 @@ impl Ceiling {
         *self = Self { newest: self.newest, ..Self::default() };
     }
 
-    fn turn(&mut self, now: f64) {
+    fn advance(&mut self, now: f64) {
         let current = half_second(now);
         let passed = current.saturating_sub(self.newest).min(COUNTERS as u64);
         for step in 1..=passed {
@@ -84,7 +84,7 @@ impl Ceiling {
         self.newest = self.newest.max(current);
     }
 
-    fn slot(&self, at: f64) -> usize {
+    fn permit(&self, at: f64) -> usize {
         (half_second(at) % COUNTERS as u64) as usize
     }
 }
@@ -99,25 +99,25 @@ mod tests {
 
     #[test]
     fn the_rate_dips_to_seven_tenths_and_is_back_after_ten_seconds() {
-        let mut ceiling = Ceiling::default();
+        let mut learned_rate = LearnedRate::default();
         for call in 0..50 {
-            ceiling.sent(f64::from(call) * 0.1);
+            learned_rate.sent(f64::from(call) * 0.1);
         }
-        assert!(ceiling.learn(5.0));
-        let measured = ceiling.rate(15.0).unwrap();
-        assert!((ceiling.rate(5.0).unwrap() - 0.7 * measured).abs() < 1e-9);
-        assert!(ceiling.rate(25.0).unwrap() > measured);
+        assert!(learned_rate.learn(5.0));
+        let measured = learned_rate.rate(15.0).unwrap();
+        assert!((learned_rate.rate(5.0).unwrap() - 0.7 * measured).abs() < 1e-9);
+        assert!(learned_rate.rate(25.0).unwrap() > measured);
     }
 
     #[test]
-    fn refused_calls_and_calls_of_long_ago_were_not_let_in() {
-        let mut ceiling = Ceiling::default();
-        ceiling.sent(1.0);
-        ceiling.sent(1.0);
-        ceiling.refused(1.1, 1.0);
-        ceiling.refused(1.1, 1.0);
-        assert!(!ceiling.learn(1.2), "nothing was let in");
-        ceiling.sent(2.0);
-        assert!(!ceiling.learn(8.0), "what went six seconds ago does not count");
+    fn throttled_calls_and_calls_of_long_ago_were_not_let_in() {
+        let mut learned_rate = LearnedRate::default();
+        learned_rate.sent(1.0);
+        learned_rate.sent(1.0);
+        learned_rate.throttled(1.1, 1.0);
+        learned_rate.throttled(1.1, 1.0);
+        assert!(!learned_rate.learn(1.2), "nothing was let in");
+        learned_rate.sent(2.0);
+        assert!(!learned_rate.learn(8.0), "what went six seconds ago does not count");
     }
 }

@@ -1,16 +1,16 @@
 //! What an answer's figures say of a key's buckets, and what a call takes of them.
 
-use super::{Dim, Gate, Ticket};
+use super::{Bucket, Controller, Ticket};
 use crate::classify::{BucketSnapshot, Dimension, MAX_DIMENSIONS, RateLimitSnapshot, Scope, Unit, Verdict};
-use crate::event::Event;
-use crate::quota::controller::bucket::{Level, Sent, Shown, Taken};
+use crate::event::QuotaEvent;
+use crate::quota::controller::bucket::{BucketEstimate, Sent, Shown, Taken};
 use crate::quota::controller::call_info::is_estimated;
 use crate::quota::controller::cost_correction::Correction;
 use crate::time::in_secs;
 
-impl Gate {
+impl Controller {
     /// What an answer, arrived at `t`, shows of the buckets. What calls that were let in have really taken also corrects the
-    /// estimates of the next, unless one of them was refused: that one took nothing.
+    /// estimates of the next, unless one of them was throttled: that one took nothing.
     pub(super) fn snapshots(
         &mut self,
         t: f64,
@@ -22,42 +22,42 @@ impl Gate {
         let (headers, at) = (shown.map_or(&[][..], RateLimitSnapshot::buckets), self.secs(ticket.sent));
         for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
             let dimension = bucket.dimension;
-            let known = self.dims.iter_mut().find(|dim| dim.dimension == dimension);
-            let Some(shown) = said_of(bucket, known.as_ref().map(|dim| &dim.level)) else { continue };
+            let known = self.buckets.iter_mut().find(|bucket| bucket.dimension == dimension);
+            let Some(shown) = said_of(bucket, known.as_ref().map(|bucket| &bucket.estimate)) else { continue };
             let unit = dimension.unit();
             let (spent, now_spent) = (ticket.spent[unit as usize], self.spent[unit as usize]);
             let calls = ticket.spent[Unit::Requests as usize];
             let sent = Sent { seq: ticket.seq, at, spent, calls };
             let window = window_of(dimension);
             let teaches = let_in && is_estimated(unit);
-            if let Some(dim) = known {
+            if let Some(bucket) = known {
                 if teaches
-                    && self.blame.none_since(dim.level.snap())
-                    && let Some(taken) = dim.level.taken(t, sent, shown)
+                    && self.attribution.none_since(bucket.estimate.snap())
+                    && let Some(taken) = bucket.estimate.taken(t, sent, shown)
                 {
                     self.correction.call_took(taken.taken / taken.calls, taken.weight);
                     estimates_took(&mut self.correction, ticket, unit, taken);
                 }
-                let before = dim.level.snapshot(t, sent, now_spent, window, shown);
-                self.outlook_changed = true;
+                let before = bucket.estimate.snapshot(t, sent, now_spent, window, shown);
+                self.estimate_changed = true;
                 if let Some(from) = before {
-                    self.report(Event::LimitChanged { dimension, from, to: shown.limit });
+                    self.push_event(QuotaEvent::LimitChanged { dimension, from, to: shown.limit });
                 }
-            } else if self.dims.len() < MAX_DIMENSIONS {
-                if teaches && let Some(taken) = Level::taken_since_full(sent, shown) {
+            } else if self.buckets.len() < MAX_DIMENSIONS {
+                if teaches && let Some(taken) = BucketEstimate::taken_since_full(sent, shown) {
                     estimates_took(&mut self.correction, ticket, unit, taken);
                 }
-                self.outlook_changed = true;
-                let level = Level::first(t, sent, now_spent, window, shown);
-                self.dims.reserve_exact(1); // a key is kept for long, and has few
-                self.dims.push(Dim { dimension, level });
+                self.estimate_changed = true;
+                let estimate = BucketEstimate::first(t, sent, now_spent, window, shown);
+                self.buckets.reserve_exact(1); // a key is kept for long, and has few
+                self.buckets.push(Bucket { dimension, estimate });
             }
             self.known |= !said;
         }
     }
 
-    pub(super) fn of_unit(&mut self, unit: Unit) -> impl Iterator<Item = &mut Level> {
-        self.dims.iter_mut().filter(move |dim| dim.dimension.unit() == unit).map(|dim| &mut dim.level)
+    pub(super) fn of_unit(&mut self, unit: Unit) -> impl Iterator<Item = &mut BucketEstimate> {
+        self.buckets.iter_mut().filter(move |bucket| bucket.dimension.unit() == unit).map(|bucket| &mut bucket.estimate)
     }
 
     pub(super) fn give_back(&mut self, unit: Unit, cost: f64) {
@@ -67,16 +67,16 @@ impl Gate {
 }
 
 /// A bucket's figures, if they can be true.
-fn said_of(bucket: &BucketSnapshot, known: Option<&Level>) -> Option<Shown> {
+fn said_of(bucket: &BucketSnapshot, known: Option<&BucketEstimate>) -> Option<Shown> {
     // Azure often tells only what remains.
-    let limit = bucket.limit.or_else(|| known.map(Level::cap))?;
+    let limit = bucket.limit.or_else(|| known.map(BucketEstimate::cap))?;
     let (remaining, reset) = (bucket.remaining?, bucket.reset.map(in_secs));
     (limit > 0.0 && (0.0..=limit).contains(&remaining)).then_some(Shown { limit, remaining, reset })
 }
 
 /// What calls have taken, beside what this one was counted for in place of its estimate.
 fn estimates_took(correction: &mut Correction, ticket: &Ticket, unit: Unit, taken: Taken) {
-    if let Some(estimate) = ticket.ask.estimate(unit)
+    if let Some(estimate) = ticket.call_info.estimate(unit)
         && taken.counted > 0.0
     {
         let counted = ticket.price[unit as usize] / estimate;
@@ -84,7 +84,7 @@ fn estimates_took(correction: &mut Correction, ticket: &Ticket, unit: Unit, take
     }
 }
 
-/// The refusal's text as a snapshot, where no header shows that bucket: `Limit 30000, Used 22343, Requested 10955`. The
+/// The 429's text as a snapshot, where no header shows that bucket: `Limit 30000, Used 22343, Requested 10955`. The
 /// refill is not read from its hint: that is often rounded up to whole seconds.
 pub(super) fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<BucketSnapshot> {
     let (limit, used) = (verdict.limit?, verdict.used?);

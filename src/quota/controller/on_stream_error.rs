@@ -5,41 +5,41 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Gate, QUOTA_PROBE};
+use super::{Controller, QUOTA_PROBE};
 use crate::classify::{Kind, Verdict};
-use crate::event::Event;
+use crate::event::QuotaEvent;
 use crate::quota::controller::attribution::{Cause, Class};
-use crate::quota::controller::cooldown::Why;
+use crate::quota::controller::cooldown::ClosedReason;
 use crate::response::error_reply::ErrorReply;
 
-impl Gate {
+impl Controller {
     /// An error within a success: the key cools down, once an episode. What it says of rates is not learned from: the call
     /// had been let in. Tells for how long all other keys of the account are to be closed, too.
-    pub(crate) fn heard(&mut self, now: Instant, seq: u64, verdict: &Verdict) -> Option<Duration> {
-        self.silences(now);
+    pub(crate) fn on_stream_error(&mut self, now: Instant, seq: u64, verdict: &Verdict) -> Option<Duration> {
+        self.expire_acks(now);
         if verdict.kind == Kind::QuotaExhausted {
-            let why = if verdict.account { Why::Account } else { Why::Quota };
-            return self.shut(now, QUOTA_PROBE, why, seq).filter(|_| verdict.account);
+            let why = if verdict.account { ClosedReason::Account } else { ClosedReason::Quota };
+            return self.close(now, QUOTA_PROBE, why, seq).filter(|_| verdict.account);
         }
         if verdict.is_throttling() {
             let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
-            let judged = self.blame.judge(seq, self.seq, class, false);
-            self.cool_down(now, seq, verdict.stated(), class, Cause::Rate, judged.new);
+            let attributed = self.attribution.attribute(seq, self.seq, class, false);
+            self.cool_down(now, seq, verdict.stated(), class, Cause::Rate, attributed.new);
         }
         None
     }
 
     /// The body of a 2xx holds no error: if the call was a probe, the key is open.
-    pub(crate) fn no_error(&mut self, seq: u64) {
+    pub(crate) fn on_stream_end(&mut self, seq: u64) {
         if self.cooldown.success(seq) {
             self.closed_by = None;
-            self.report(Event::Opened);
+            self.push_event(QuotaEvent::Opened);
         }
     }
 
     /// Whether the key is closed.
     pub(crate) fn is_closed(&self) -> bool {
-        self.cooldown.is_shut()
+        self.cooldown.is_closed()
     }
 
     /// What the server said when the quota was used up, while the key is closed.

@@ -1,18 +1,18 @@
-//! When a call may go: what the levels of its buckets and the learned ceiling allow.
+//! When a call may go: what the levels of its buckets and the learned learned_rate allow.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Gate, NOTHING};
+use super::{Controller, NOTHING};
 use crate::classify::{Dimension, Unit};
-use crate::event::Event;
-use crate::quota::controller::call_info::Ask;
+use crate::event::QuotaEvent;
+use crate::quota::controller::call_info::CallInfo;
 use crate::quota::controller::probe::Probe;
 use crate::time::{LONGEST, add, in_secs, secs};
-use crate::wait_queue::{Go, Next};
+use crate::wait_queue::{Admission, Decision};
 
-/// When a call may go as far as the levels and the ceiling tell.
+/// When a call may go as far as the levels and the learned_rate tell.
 pub(super) struct Pace {
     pub(super) at: Instant,
     /// How far the call after it has to stay behind.
@@ -21,24 +21,27 @@ pub(super) struct Pace {
     pub(super) own: Duration,
 }
 
-impl Gate {
+impl Controller {
     /// When a call may go that has so many others before it.
-    pub(super) fn pace(&mut self, now: Instant, ask: &Ask, ahead: usize) -> Pace {
+    pub(super) fn pace(&mut self, now: Instant, call_info: &CallInfo, ahead: usize) -> Pace {
         let (mut wait, mut own, mut gap) = (0.0, 0.0, 0.0);
-        if !self.dims.is_empty() || self.ceiling.is_known() {
-            let (t, price) = (self.secs(now), self.price(ask));
-            for dim in &self.dims {
-                let unit = dim.dimension.unit();
+        if !self.buckets.is_empty() || self.learned_rate.is_known() {
+            let (t, price) = (self.secs(now), self.price(call_info));
+            for bucket in &self.buckets {
+                let unit = bucket.dimension.unit();
                 let price = price[unit as usize];
                 if price <= 0.0 {
                     continue; // it takes nothing of this bucket, so that a debt there is not its affair
                 }
-                let (need, level) = (dim.level.need(price, unit == Unit::Requests), dim.level.level(t));
-                own = f64::max(own, dim.level.shortest_wait(level, price));
-                wait = f64::max(wait, dim.level.wait_for(t, level, need + ahead as f64 * dim.level.cost(price)));
-                gap = f64::max(gap, dim.level.gap(level, price));
+                let (need, level) = (bucket.estimate.need(price, unit == Unit::Requests), bucket.estimate.level(t));
+                own = f64::max(own, bucket.estimate.shortest_wait(level, price));
+                wait = f64::max(
+                    wait,
+                    bucket.estimate.wait_for(t, level, need + ahead as f64 * bucket.estimate.cost(price)),
+                );
+                gap = f64::max(gap, bucket.estimate.gap(level, price));
             }
-            if let Some(rate) = self.ceiling_now(t) {
+            if let Some(rate) = self.learned_rate_now(t) {
                 gap = f64::max(gap, 1.0 / rate);
             }
         }
@@ -53,22 +56,22 @@ impl Gate {
     }
 
     /// The buckets are believed to be empty for longer than anybody waits: the call is rejected, or goes as a probe.
-    pub(super) fn levels_block(&mut self, now: Instant, ahead: usize, own: Duration, until: Instant) -> Next {
-        let (probe_at, news) = self.probes.levels_block(self.heard, self.config.max_wait);
-        if news {
-            self.report(Event::BucketEmpty { retry_after: own });
+    pub(super) fn levels_block(&mut self, now: Instant, ahead: usize, own: Duration, until: Instant) -> Decision {
+        let (probe_at, events) = self.probes.levels_block(self.heard, self.config.max_wait);
+        if events {
+            self.push_event(QuotaEvent::BucketEmpty { retry_after: own });
         }
         if ahead == 0 && probe_at <= now && until <= now {
-            return Next::Go(Go { probe: Some(Probe::Level), ..Go::default() });
+            return Decision::Admit(Admission { probe: Some(Probe::Level), ..Admission::default() });
         }
-        Next::Reject { retry_after: own }
+        Decision::Reject { retry_after: own }
     }
 
-    pub(super) fn ceiling_now(&mut self, t: f64) -> Option<f64> {
-        let rate = self.ceiling.rate(t)?;
-        let requests = self.dims.iter().find(|dim| dim.dimension == Dimension::Requests);
-        if requests.is_some_and(|dim| !dim.level.doubted(t) && rate > dim.level.fastest()) {
-            self.ceiling.forget();
+    pub(super) fn learned_rate_now(&mut self, t: f64) -> Option<f64> {
+        let rate = self.learned_rate.rate(t)?;
+        let requests = self.buckets.iter().find(|bucket| bucket.dimension == Dimension::Requests);
+        if requests.is_some_and(|bucket| !bucket.estimate.doubted(t) && rate > bucket.estimate.fastest()) {
+            self.learned_rate.forget();
             return None;
         }
         Some(rate)

@@ -13,7 +13,7 @@ const FIRST_WINDOW_PROBE: Duration = Duration::from_millis(700);
 const WINDOW_PROBE: Duration = Duration::from_secs(5);
 /// ... or so many times the longest time between two admissions.
 const GAPS: u32 = 2;
-/// Each refused window probe doubles the wait for the next one, up to so many times.
+/// Each throttled window probe doubles the wait for the next one, up to so many times.
 const WINDOW_FACTOR_MAX: u32 = 8;
 /// The longest wait for any probe: 10 minutes.
 pub(super) const PROBE_MAX: Duration = Duration::from_secs(600);
@@ -90,12 +90,12 @@ impl Probes {
     }
 
     /// The buckets are believed to be empty for longer than `max_wait`: when a call may go all the same, and whether that
-    /// is news. `heard` is the moment of the last answer.
+    /// is new. `heard` is the moment of the last answer.
     pub(super) fn levels_block(&mut self, heard: Instant, max_wait: Duration) -> (Instant, bool) {
-        let news = self.level.is_none();
+        let events = self.level.is_none();
         let wait = max_wait.min(PROBE_MAX);
         let level = *self.level.get_or_insert_with(|| LevelProbes { next: heard + wait, wait });
-        (self.not_before(level.next), news)
+        (self.not_before(level.next), events)
     }
 
     /// A call was admitted.
@@ -120,8 +120,8 @@ impl Probes {
         }
     }
 
-    /// A window probe was refused.
-    pub(super) fn window_probe_refused(&mut self) {
+    /// A window probe was throttled.
+    pub(super) fn window_probe_throttled(&mut self) {
         self.window.factor = (self.window.factor * 2).min(WINDOW_FACTOR_MAX);
     }
 
@@ -144,7 +144,7 @@ mod tests {
     const MAX_WAIT: Duration = Duration::from_secs(120);
 
     #[test]
-    fn window_probes_become_rarer_with_each_refusal_and_with_the_longest_gap() {
+    fn window_probes_become_rarer_with_each_429_and_with_the_longest_gap() {
         let (start, mut probes) = (Instant::now(), Probes::default());
         probes.admitted(start, None);
         assert_eq!(probes.window_blocks(start, MAX_WAIT), start + FIRST_WINDOW_PROBE);
@@ -152,7 +152,7 @@ mod tests {
         probes.admitted(first, Some(Probe::Window));
         assert_eq!(probes.window_blocks(first, MAX_WAIT), first + 5 * SECOND);
         for factor in [2, 4, 8, 8] {
-            probes.window_probe_refused();
+            probes.window_probe_throttled();
             assert_eq!(probes.window_blocks(first, MAX_WAIT), first + 5 * factor * SECOND);
         }
         // An ordinary admission 10 s after the queue was blocked: twice that is longer than 5 s.

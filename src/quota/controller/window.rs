@@ -1,6 +1,6 @@
-//! How many calls at once: doubled by silence, and after a concurrency refusal what still stands, then probed upwards.
+//! How many calls at once: doubled by silence, and after a concurrency 429 what still stands, then probed upwards.
 //!
-//! Refusals come sooner than successes, so a call that has been out for longer than refusals take was let in.
+//! 429s come sooner than successes, so a call that has been out for longer than 429s take was let in.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use crate::wait_queue::Lent;
 
-/// A call without an answer for this long counts as let in, until a refusal has shown how long refusals take: 0.5 s.
+/// A call without an answer for this long counts as let in, until a 429 has shown how long 429s take: 0.5 s.
 pub(super) const ACK: Duration = Duration::from_millis(500);
-/// ... and at most for this long after slow refusals: 3 s.
+/// ... and at most for this long after slow 429s: 3 s.
 const ACK_MAX: Duration = Duration::from_secs(3);
-/// After a refusal, a call counts as let in when it has been out for 5/4 of the slowest recent refusal.
+/// After a 429, a call counts as let in when it has been out for 5/4 of the slowest recent 429.
 const ACK_TIMES: (u32, u32) = (5, 4);
-/// Each refusal lets the slowest one count for a tenth less.
+/// Each 429 lets the slowest one count for a tenth less.
 const ACK_KEPT: (u32, u32) = (9, 10);
 /// Until the first answer has come, silence doubles the window up to here; from here on it adds [`STEP`] at a time.
 const FREE: u32 = 64;
@@ -23,7 +23,7 @@ const STEP: u32 = 32;
 /// How many successes at a full window it takes to try one more; doubled by each failed try, up to the maximum.
 const PROBE_MIN: u32 = 10;
 const PROBE_MAX: u32 = 40;
-/// A concurrency refusal within so many successes of the last one was about something else.
+/// A concurrency 429 within so many successes of the last one was about something else.
 const TWICE: u32 = 3;
 
 /// One dispatch, as the window knows it.
@@ -41,7 +41,7 @@ pub(super) struct Flight {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Young {
+struct PendingAck {
     sent: Instant,
     above: bool,
     n: u32,
@@ -58,7 +58,7 @@ pub(super) struct Window {
     size: u32,
     initial: u32,
     learned: bool,
-    /// An answer has come that is no refusal.
+    /// An answer has come that is no 429.
     answered: bool,
     probing: bool,
     floor: u32,
@@ -73,12 +73,12 @@ pub(super) struct Window {
     peak: u32,
     peak_from: u64,
     /// From the oldest dispatch that is still out and whose silence has not counted, by number, without gaps.
-    young: VecDeque<Young>,
+    pending: VecDeque<PendingAck>,
     /// The number of the first of them.
     oldest: u64,
     /// Calls that had to wait in a limit below, and when they were sent from there.
     below: BTreeMap<u64, Option<Instant>>,
-    /// How long the slowest recent refusal took.
+    /// How long the slowest recent 429 took.
     slowest: Option<Duration>,
 }
 
@@ -100,7 +100,7 @@ impl Window {
             since: u32::MAX,
             peak: 0,
             peak_from: 0,
-            young: VecDeque::with_capacity(1), // a key is kept for long, and most have few calls out
+            pending: VecDeque::with_capacity(1), // a key is kept for long, and most have few calls out
             oldest: 0,
             below: BTreeMap::new(),
             slowest: None,
@@ -115,7 +115,7 @@ impl Window {
         self.size
     }
 
-    /// Whether refusals have shown how many at once the server takes.
+    /// Whether 429s have shown how many at once the server takes.
     pub(super) fn is_learned(&self) -> bool {
         self.learned
     }
@@ -146,10 +146,10 @@ impl Window {
         let probe = self.probing && self.in_flight > self.floor;
         let above = self.in_flight > self.size;
         let flight = Flight { seq, n: self.in_flight, lent: self.lent.count(), probe, above };
-        if self.young.is_empty() {
+        if self.pending.is_empty() {
             self.oldest = seq;
         }
-        self.young.push_back(Young { sent: now, above, n: flight.n, lent: flight.lent, probe, open: true });
+        self.pending.push_back(PendingAck { sent: now, above, n: flight.n, lent: flight.lent, probe, open: true });
         flight
     }
 
@@ -163,8 +163,8 @@ impl Window {
         self.below.get(&seq).map_or(Some(admitted), |sent| *sent)
     }
 
-    /// A refusal has come so long after its call was sent.
-    pub(super) fn refusal_took(&mut self, time: Duration) {
+    /// A 429 has come so long after its call was sent.
+    pub(super) fn throttle_took(&mut self, time: Duration) {
         let kept = self.slowest.map_or(Duration::ZERO, |slowest| slowest * ACK_KEPT.0 / ACK_KEPT.1);
         self.slowest = Some(kept.max(time.min(ACK_MAX)));
     }
@@ -190,14 +190,20 @@ impl Window {
     /// The next call whose silence counts.
     pub(super) fn silent(&mut self, now: Instant) -> Option<Flight> {
         let ack = self.ack();
-        while let Some(young) = self.young.front().copied() {
-            if now < young.sent + ack {
+        while let Some(pending) = self.pending.front().copied() {
+            if now < pending.sent + ack {
                 return None;
             }
             let seq = self.oldest;
             self.forget_oldest();
-            if young.open {
-                return Some(Flight { seq, n: young.n, lent: young.lent, probe: young.probe, above: young.above });
+            if pending.open {
+                return Some(Flight {
+                    seq,
+                    n: pending.n,
+                    lent: pending.lent,
+                    probe: pending.probe,
+                    above: pending.above,
+                });
             }
         }
         None
@@ -205,22 +211,22 @@ impl Window {
 
     /// When the next silence is due.
     pub(super) fn next_silence(&self) -> Option<Instant> {
-        self.young.iter().find(|young| young.open).map(|young| young.sent + self.ack())
+        self.pending.iter().find(|pending| pending.open).map(|pending| pending.sent + self.ack())
     }
 
     /// Takes a call out of those whose silence would count. False: it counted already.
     pub(super) fn close(&mut self, seq: u64) -> bool {
         let Some(index) = seq.checked_sub(self.oldest) else { return false };
-        let young = usize::try_from(index).ok().and_then(|index| self.young.get_mut(index));
-        let counts = young.is_some_and(|young| std::mem::replace(&mut young.open, false));
-        while self.young.front().is_some_and(|young| !young.open) {
+        let pending = usize::try_from(index).ok().and_then(|index| self.pending.get_mut(index));
+        let counts = pending.is_some_and(|pending| std::mem::replace(&mut pending.open, false));
+        while self.pending.front().is_some_and(|pending| !pending.open) {
             self.forget_oldest();
         }
         counts
     }
 
     fn forget_oldest(&mut self) {
-        self.young.pop_front();
+        self.pending.pop_front();
         self.oldest += 1;
     }
 
@@ -243,7 +249,7 @@ impl Window {
                 self.size = self.size.saturating_add(1);
             }
         } else {
-            // An answer shows whether the server tells its limits. Before, a burst may be refused as a whole.
+            // An answer shows whether the server tells its limits. Before, a burst may be throttled as a whole.
             let twice = flight.n.saturating_mul(2);
             let most = if self.answered { twice } else { twice.min(FREE.max(flight.n.saturating_add(STEP))) };
             self.size = self.size.max(most);
@@ -269,13 +275,13 @@ impl Window {
         }
     }
 
-    /// A slot is free again.
+    /// A permit is free again.
     pub(super) fn left(&mut self, seq: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.below.remove(&seq);
     }
 
-    /// Whether what we know speaks against a bare refusal of this call being about how many at once.
+    /// Whether what we know speaks against a bare 429 of this call being about how many at once.
     pub(super) fn refutes(&self, flight: Flight) -> bool {
         let n = flight.n.saturating_add(flight.lent);
         self.learned && !flight.above && (n < self.peak || (self.since < TWICE && !flight.probe))
@@ -287,7 +293,7 @@ impl Window {
         self.peak_from = last;
     }
 
-    /// Too many at once: what still stands is what the server takes, lent permits included. The refused call has left already.
+    /// Too many at once: what still stands is what the server takes, lent permits included. The throttled call has left already.
     pub(super) fn lower(&mut self, flight: Flight, last: u64) {
         if flight.above && self.learned {
             return; // more than the window is too many: that was known
@@ -319,7 +325,7 @@ impl Window {
         }
     }
 
-    /// Nothing was asked for a long time: what was not learned from refusals begins anew.
+    /// Nothing was asked for a long time: what was not learned from 429s begins anew.
     pub(super) fn rested(&mut self) {
         if !self.learned {
             self.size = self.initial;
@@ -332,17 +338,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_does_not_lower_the_window_below_what_is_in_flight_and_lent() {
+    fn a_429_does_not_lower_the_window_below_what_is_in_flight_and_lent() {
         let now = Instant::now();
         let mut window = Window::new(16);
         let flights: Vec<_> = (1..=6).map(|seq| window.sent(seq, now)).collect();
         (0..3).for_each(|_| window.lend());
         assert_eq!((window.in_flight(), window.lent.count()), (3, 3));
-        window.left(6); // refused
+        window.left(6); // throttled
         window.lower(flights[5], 6);
         assert_eq!((window.in_flight(), window.size()), (2, 5));
         assert_eq!([0, 1, 3].map(|ahead| window.missing(ahead)), [0, 0, 1]);
-        // The server may still count the lent ones: a refusal below the peak may well be about how many at once.
+        // The server may still count the lent ones: a 429 below the peak may well be about how many at once.
         let seventh = window.sent(7, now);
         assert_eq!((seventh.n, seventh.lent), (3, 3));
         (0..3).for_each(|_| window.lent.returned());

@@ -55,7 +55,7 @@ impl<'a> Estimate<'a> {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return estimate;
         }
-        let mut within = Within { depth: 0, places: [Place::Other; DEPTH_MAX] };
+        let mut within = Within { depth: 0, places: [Location::Other; DEPTH_MAX] };
         let mut name: &[u8] = b"";
         let (mut input, mut output, mut answers) = (0.0, 0.0, 1.0);
         for part in Parts(body) {
@@ -68,15 +68,15 @@ impl<'a> Estimate<'a> {
                     }
                     continue;
                 }
-                Part::Text(string, _) if within.is(Place::Top) && name == b"model" => estimate.model = Some(string),
+                Part::Text(string, _) if within.is(Location::Top) && name == b"model" => estimate.model = Some(string),
                 Part::Text(string, text) => {
-                    let is_part = data::is_part(string, name, within.is(Place::Media));
+                    let is_part = data::is_part(string, name, within.is(Location::Media));
                     input += if is_part { PART_TOKENS } else { text.tokens };
                 }
-                Part::Number(digits) if within.is(Place::Ids) => {
+                Part::Number(digits) if within.is(Location::Ids) => {
                     input += f64::from(u8::from(digits.iter().all(u8::is_ascii_digit)));
                 }
-                Part::Number(digits) if within.is(Place::Top) || within.is(Place::Settings) => {
+                Part::Number(digits) if within.is(Location::Top) || within.is(Location::Settings) => {
                     if is_one_of(name, OUTPUT) {
                         output = f64::max(output, number(digits));
                     } else if is_one_of(name, ANSWERS) {
@@ -113,7 +113,7 @@ impl<'a> Estimate<'a> {
 
 /// What an object or an array is.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum Location {
     /// The outermost object.
     Top,
     /// Numbers of tokens, or arrays of them.
@@ -127,26 +127,26 @@ enum Place {
 /// The objects and arrays that have begun and not ended.
 struct Within {
     depth: usize,
-    places: [Place; DEPTH_MAX],
+    places: [Location; DEPTH_MAX],
 }
 
 impl Within {
-    fn innermost(&self) -> Option<Place> {
+    fn innermost(&self) -> Option<Location> {
         self.places.get(self.depth.checked_sub(1)?).copied()
     }
 
-    fn is(&self, place: Place) -> bool {
+    fn is(&self, place: Location) -> bool {
         self.innermost() == Some(place)
     }
 
     fn open(&mut self, name: &[u8], array: bool) {
         let place = match self.innermost() {
-            None => Place::Top,
-            Some(Place::Top) if array && is_one_of(name, IDS) => Place::Ids,
-            Some(Place::Ids) if array => Place::Ids,
-            Some(Place::Top) if !array && is_one_of(name, SETTINGS) => Place::Settings,
-            _ if !array && data::holds_media(name) => Place::Media,
-            _ => Place::Other,
+            None => Location::Top,
+            Some(Location::Top) if array && is_one_of(name, IDS) => Location::Ids,
+            Some(Location::Ids) if array => Location::Ids,
+            Some(Location::Top) if !array && is_one_of(name, SETTINGS) => Location::Settings,
+            _ if !array && data::holds_media(name) => Location::Media,
+            _ => Location::Other,
         };
         self.places[self.depth] = place;
         self.depth += 1;

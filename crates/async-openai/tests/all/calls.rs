@@ -1,4 +1,4 @@
-//! Every kind of call that async-openai makes, refused twice and then answered.
+//! Every kind of call that async-openai makes, throttled twice and then answered.
 
 use async_openai::Client;
 use async_openai::types::embeddings::CreateEmbeddingRequestArgs;

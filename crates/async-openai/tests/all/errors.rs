@@ -1,4 +1,4 @@
-//! Errors arrive as async-openai's own, their headers within reach, and slots come back.
+//! Errors arrive as async-openai's own, their headers within reach, and permits come back.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_429::{ConcurrencyLimitLayer, LimitHandle, RetryOn429Layer, StopReason};
-use tower_429_async_openai::{HttpService, Refused};
+use tower_429_async_openai::{ErrorResponse, HttpService};
 
-use crate::server::{refusal, serve};
+use crate::server::{serve, throttle};
 use crate::{config, prompt, until_free};
 
 const QUOTA: &str = r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
@@ -27,7 +27,7 @@ fn client(url: &str, http: reqwest::Client) -> (OpenAi, LimitHandle) {
 
 #[tokio::test]
 async fn a_quota_that_is_used_up_is_an_api_error_after_one_attempt() {
-    let server = serve(|_, _| refusal("application/json", QUOTA)).await;
+    let server = serve(|_, _| throttle("application/json", QUOTA)).await;
     let (client, handle) = client(&server.url, reqwest::Client::new());
     let error = client.chat().create(prompt()).await.unwrap_err();
     let OpenAIError::ApiError(error) = error else { panic!("{error:?}") };
@@ -36,16 +36,16 @@ async fn a_quota_that_is_used_up_is_an_api_error_after_one_attempt() {
 }
 
 #[tokio::test]
-async fn a_kept_refusal_has_status_headers_body_and_what_became_of_the_call() {
-    let server = serve(|_, _| refusal("application/json", QUOTA)).await;
-    let service = HttpService::new(RetryOn429Layer::new()).keep_refusals(true);
+async fn a_kept_429_has_status_headers_body_and_what_became_of_the_call() {
+    let server = serve(|_, _| throttle("application/json", QUOTA)).await;
+    let service = HttpService::new(RetryOn429Layer::new()).keep_error_responses(true);
     let client = Client::with_config(config(&server.url)).with_http_service(service);
     let error = client.chat().create(prompt()).await.unwrap_err();
-    let refused = Refused::of(&error).expect("the error has the whole refusal");
-    assert_eq!((refused.status.as_u16(), &refused.headers["retry-after-ms"]), (429, &"5".parse().unwrap()));
-    assert_eq!(refused.body, QUOTA);
-    assert_eq!(refused.info.as_ref().unwrap().stopped, Some(StopReason::Permanent));
-    assert_eq!(refused.api_error().unwrap().api_error.code.as_deref(), Some("insufficient_quota"));
+    let throttled = ErrorResponse::of(&error).expect("the error has the whole throttle");
+    assert_eq!((throttled.status.as_u16(), &throttled.headers["retry-after-ms"]), (429, &"5".parse().unwrap()));
+    assert_eq!(throttled.body, QUOTA);
+    assert_eq!(throttled.info.as_ref().unwrap().stopped, Some(StopReason::Permanent));
+    assert_eq!(throttled.api_error().unwrap().api_error.code.as_deref(), Some("insufficient_quota"));
     assert!(error.to_string().contains("You exceeded your current quota"), "{error}");
 }
 

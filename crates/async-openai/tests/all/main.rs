@@ -27,5 +27,5 @@ async fn until_free(handle: &LimitHandle) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), free).await.expect("the slot comes back");
+    tokio::time::timeout(std::time::Duration::from_secs(10), free).await.expect("the permit comes back");
 }

@@ -52,14 +52,14 @@ pub(crate) fn json(body: &serde_json::Value) -> Response<Body> {
     Response::builder().header("content-type", "application/json").body(body.to_string().into()).unwrap()
 }
 
-/// A refusal with a short hint.
-pub(crate) fn refusal(content_type: &str, body: &'static str) -> Response<Body> {
+/// A 429 with a short hint.
+pub(crate) fn throttle(content_type: &str, body: &'static str) -> Response<Body> {
     let builder = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).header("retry-after-ms", "5");
     builder.header("content-type", content_type).body(body.into()).unwrap()
 }
 
 pub(crate) fn rate_limited() -> Response<Body> {
-    refusal(
+    throttle(
         "application/json",
         r#"{"error":{"message":"Rate limit reached","type":"requests","param":null,"code":"rate_limit_exceeded"}}"#,
     )

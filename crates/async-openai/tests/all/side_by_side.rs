@@ -15,7 +15,7 @@ use tower_429::{ConcurrencyLimitLayer, RetryOn429Layer};
 use tower_429_async_openai::HttpService;
 use tower_429_testing::{Provider, ServiceTime};
 
-use crate::server::{Server, json, rate_limited, refusal, serve};
+use crate::server::{Server, json, rate_limited, serve, throttle};
 use crate::{config, prompt};
 
 const STREAMS: usize = 6;
@@ -55,9 +55,9 @@ async fn under_a_limit_of_2_its_documented_stack_streams_6_at_once_and_ours_2() 
     assert_eq!(peak(|client| client.with_http_service(HttpService::new(layers))).await, LIMIT);
 }
 
-/// What a gateway or a CDN says: a refusal that is no JSON, once.
+/// What a gateway or a CDN says: a 429 that is no JSON, once.
 async fn plain_text_once() -> Server {
-    serve(|n, _| if n == 0 { refusal("text/plain", "Too Many Requests") } else { json(&completion()) }).await
+    serve(|n, _| if n == 0 { throttle("text/plain", "Too Many Requests") } else { json(&completion()) }).await
 }
 
 fn completion() -> serde_json::Value {
@@ -69,7 +69,7 @@ async fn call(client: Client<OpenAIConfig>) -> Result<CreateChatCompletionRespon
 }
 
 #[tokio::test]
-async fn its_default_gives_up_on_a_refusal_that_is_no_json_and_ours_retries_it() {
+async fn its_default_gives_up_on_a_429_that_is_no_json_and_ours_retries_it() {
     let server = plain_text_once().await;
     let error = call(Client::with_config(config(&server.url))).await.unwrap_err();
     assert!(matches!(error, OpenAIError::JSONDeserialize(..)), "{error:?}");

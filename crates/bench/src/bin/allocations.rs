@@ -48,19 +48,19 @@ fn of_one_call(contender: &mut Contender, headers: Headers) -> u64 {
     counted.count_total
 }
 
-/// Bytes that the room itself holds for each of so many waiters.
+/// Bytes that the queue itself holds for each of so many waiters.
 fn waiter(waiters: usize) -> f64 {
     let mut cx = Context::from_waker(Waker::noop());
     let mut service = ConcurrencyLimitLayer::new(1).layer(Server::new(1));
     let mut send = || Box::pin(service.call(Request::new(Full::<Bytes>::default())));
     let Poll::Ready(Ok(_inside)) = send().as_mut().poll(&mut cx) else { panic!("one fits") };
     let mut queue: Vec<_> = (0..waiters).map(|_| send()).collect();
-    let room = allocation_counter::measure(|| {
+    let queue = allocation_counter::measure(|| {
         for future in &mut queue {
             assert!(future.as_mut().poll(&mut cx).is_pending(), "no more than one fits");
         }
     });
-    room.bytes_current as f64 / waiters as f64
+    queue.bytes_current as f64 / waiters as f64
 }
 
 /// Bytes that a key holds that has been used once and is idle now.

@@ -143,8 +143,8 @@ impl<RB, E> Policy<Request<Full<Bytes>>, Response<RB>, E> for CloneRequests {
     type Future = Ready<()>;
 
     fn retry(&mut self, _: &mut Request<Full<Bytes>>, result: &mut Result<Response<RB>, E>) -> Option<Self::Future> {
-        let refused = result.as_ref().is_ok_and(|answer| answer.status() == http::StatusCode::TOO_MANY_REQUESTS);
-        refused.then(|| ready(()))
+        let throttled = result.as_ref().is_ok_and(|answer| answer.status() == http::StatusCode::TOO_MANY_REQUESTS);
+        throttled.then(|| ready(()))
     }
 
     fn clone_request(&mut self, request: &Request<Full<Bytes>>) -> Option<Request<Full<Bytes>>> {

@@ -4,7 +4,7 @@ pub mod body;
 pub mod call;
 pub mod contenders;
 pub mod measure;
-pub mod room;
+pub mod wait_queue;
 
 use std::collections::HashMap;
 

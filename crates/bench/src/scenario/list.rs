@@ -12,7 +12,7 @@ use crate::request::{IDS, IMAGE_CHAT, Kind};
 const BASE: Scenario = Scenario {
     name: "rpm",
     time_bar: Ideal(1.01),
-    refused_bar: 0.01,
+    throttled_bar: 0.01,
     failed_bar: 0,
     jobs: 1500,
     requests: Size::minute(500.0),
@@ -43,7 +43,7 @@ const BASE: Scenario = Scenario {
 };
 const TPM: Scenario = Scenario {
     name: "tpm",
-    refused_bar: 0.03,
+    throttled_bar: 0.03,
     jobs: 800,
     requests: Size::minute(3000.0),
     tokens: Size::minute(90_000.0),
@@ -55,7 +55,7 @@ const TPM: Scenario = Scenario {
 const FT60: Scenario = Scenario {
     name: "ft60",
     time_bar: Ideal(1.02),
-    refused_bar: 0.02,
+    throttled_bar: 0.02,
     jobs: 300,
     requests: Size::minute(60.0),
     tokens: Size::minute(60_000.0),
@@ -66,7 +66,7 @@ const FT60: Scenario = Scenario {
 };
 const HIDDEN: Scenario = Scenario {
     name: "hidden",
-    refused_bar: 0.03,
+    throttled_bar: 0.03,
     tokens: Size::minute(400_000.0),
     hidden: Some(Size { cap: 9.0, rate: 500.0 / 60.0 }),
     ..BASE
@@ -74,7 +74,7 @@ const HIDDEN: Scenario = Scenario {
 const NOHDR: Scenario = Scenario {
     name: "nohdr",
     time_bar: Ideal(1.02),
-    refused_bar: 0.08,
+    throttled_bar: 0.08,
     tokens: Size::minute(400_000.0),
     headers: RateHeaders::None,
     hints: Hints::Neither,
@@ -83,7 +83,7 @@ const NOHDR: Scenario = Scenario {
 const CONC: Scenario = Scenario {
     name: "conc",
     time_bar: Ideal(1.02),
-    refused_bar: 0.06,
+    throttled_bar: 0.06,
     jobs: 600,
     requests: Size::minute(3000.0),
     tokens: Size::minute(2e6),
@@ -95,7 +95,7 @@ const CONC: Scenario = Scenario {
 const CAP: Scenario = Scenario {
     name: "cap4",
     time_bar: Ideal(1.05),
-    refused_bar: 0.10,
+    throttled_bar: 0.10,
     jobs: 300,
     requests: Size::minute(1e6),
     tokens: Size::minute(1e12),
@@ -110,7 +110,7 @@ const CAP: Scenario = Scenario {
 const SECOND: Scenario = Scenario {
     name: "second",
     time_bar: Ideal(1.04),
-    refused_bar: 0.06,
+    throttled_bar: 0.06,
     jobs: 1000,
     requests: Some(Size { cap: 500.0 / 60.0, rate: 500.0 / 60.0 }),
     requests_shown: Some(500.0),
@@ -122,23 +122,23 @@ pub const MAIN: &[Scenario] = &[
     BASE,
     Scenario { name: "rpm-debt", charge: Charge::Debt(0.25), ..BASE },
     TPM,
-    Scenario { name: "tpm-under", time_bar: Ideal(1.02), refused_bar: 0.05, price: 1.0 / 0.3, ..TPM },
-    Scenario { name: "tpm-over", time_bar: Ideal(1.02), refused_bar: 0.04, price: 1.0 / 3.0, ..TPM },
+    Scenario { name: "tpm-under", time_bar: Ideal(1.02), throttled_bar: 0.05, price: 1.0 / 0.3, ..TPM },
+    Scenario { name: "tpm-over", time_bar: Ideal(1.02), throttled_bar: 0.04, price: 1.0 / 3.0, ..TPM },
     FT60,
     HIDDEN,
-    Scenario { name: "hidden-bare", time_bar: Ideal(1.03), refused_bar: 0.05, bare: true, ..HIDDEN },
+    Scenario { name: "hidden-bare", time_bar: Ideal(1.03), throttled_bar: 0.05, bare: true, ..HIDDEN },
     NOHDR,
-    Scenario { name: "nohdr-bare", refused_bar: 0.10, bare: true, ..NOHDR },
+    Scenario { name: "nohdr-bare", throttled_bar: 0.10, bare: true, ..NOHDR },
     CONC,
     Scenario { name: "conc-bare", bare: true, ..CONC },
     Scenario { name: "conc-bare-2xx", bare: true, headers: RateHeaders::SuccessOnly, ..CONC },
     Scenario { name: "conc-bare-nohdr", bare: true, headers: RateHeaders::None, ..CONC },
     CAP,
-    Scenario { name: "cap1", refused_bar: 0.12, at_once: Some(1), ..CAP },
+    Scenario { name: "cap1", throttled_bar: 0.12, at_once: Some(1), ..CAP },
     Scenario {
         name: "drop",
         time_bar: Ideal(1.10),
-        refused_bar: 0.08,
+        throttled_bar: 0.08,
         jobs: 800,
         at_once: Some(20),
         change: Some(Change::Cap(Duration::from_secs(15), 8)),
@@ -151,12 +151,20 @@ pub const MAIN: &[Scenario] = &[
         ..BASE
     },
     Scenario { name: "slow", jobs: 1200, tokens: Size::minute(2e6), max_tokens: Some(1200.0), output: 700.0, ..BASE },
-    Scenario { name: "tokmix", time_bar: Ideal(1.02), refused_bar: 0.05, jobs: 600, prompt: 400.0, mixed: true, ..TPM },
-    Scenario { name: "multi4", time_bar: Ideal(1.03), refused_bar: 0.03, processes: 4, ..BASE },
+    Scenario {
+        name: "tokmix",
+        time_bar: Ideal(1.02),
+        throttled_bar: 0.05,
+        jobs: 600,
+        prompt: 400.0,
+        mixed: true,
+        ..TPM
+    },
+    Scenario { name: "multi4", time_bar: Ideal(1.03), throttled_bar: 0.03, processes: 4, ..BASE },
     Scenario {
         name: "multi16",
         time_bar: Ideal(1.05),
-        refused_bar: 0.20,
+        throttled_bar: 0.20,
         failed_bar: 1,
         processes: 16,
         jobs: 1600,
@@ -165,7 +173,7 @@ pub const MAIN: &[Scenario] = &[
     Scenario {
         name: "foreign",
         time_bar: Ideal(1.48),
-        refused_bar: 0.02,
+        throttled_bar: 0.02,
         jobs: 1200,
         requests_at: Some(100.0),
         tokens: Size::minute(400_000.0),
@@ -173,11 +181,11 @@ pub const MAIN: &[Scenario] = &[
         ..BASE
     },
     SECOND,
-    Scenario { name: "second-debt", time_bar: Ideal(1.10), refused_bar: 0.05, charge: Charge::Debt(1.0), ..SECOND },
+    Scenario { name: "second-debt", time_bar: Ideal(1.10), throttled_bar: 0.05, charge: Charge::Debt(1.0), ..SECOND },
     Scenario {
         name: "second60",
         time_bar: Ideal(1.25),
-        refused_bar: 0.40,
+        throttled_bar: 0.40,
         jobs: 100,
         requests: Some(Size { cap: 1.0, rate: 1.0 }),
         requests_shown: Some(60.0),
@@ -186,7 +194,7 @@ pub const MAIN: &[Scenario] = &[
     Scenario {
         name: "second-tpm",
         time_bar: Ideal(1.80),
-        refused_bar: 0.20,
+        throttled_bar: 0.20,
         jobs: 400,
         tokens: Some(Size { cap: 1500.0, rate: 1500.0 }),
         tokens_shown: Some(90_000.0),
@@ -194,16 +202,16 @@ pub const MAIN: &[Scenario] = &[
         max_tokens: Some(200.0),
         ..TPM
     },
-    Scenario { name: "fixed-rpm", time_bar: Ideal(1.15), refused_bar: 0.01, fixed: true, ..BASE },
-    Scenario { name: "fixed-tpm", time_bar: Ideal(1.05), refused_bar: 0.05, fixed: true, ..TPM },
+    Scenario { name: "fixed-rpm", time_bar: Ideal(1.15), throttled_bar: 0.01, fixed: true, ..BASE },
+    Scenario { name: "fixed-tpm", time_bar: Ideal(1.05), throttled_bar: 0.05, fixed: true, ..TPM },
 ];
 
 /// More calls at once than the tokens of a minute are enough for. The server answers after half a second, shows its tokens
-/// and explains its refusals in words.
+/// and explains its 429s in words.
 const TPM_COLD: Scenario = Scenario {
     name: "tpm-cold",
     time_bar: Ideal(1.02),
-    refused_bar: 0.03,
+    throttled_bar: 0.03,
     jobs: 200,
     requests: None,
     tokens: Size::minute(125_000.0),
@@ -218,7 +226,7 @@ const TPM_COLD: Scenario = Scenario {
 const TPM_CHINESE: Scenario = Scenario {
     name: "tpm-chinese",
     time_bar: Ideal(1.10),
-    refused_bar: 0.10,
+    throttled_bar: 0.10,
     jobs: 500,
     kind: Kind::Chinese,
     prompt: 800.0,
@@ -233,7 +241,7 @@ pub const COLD: &[Scenario] = &[
     Scenario {
         name: "tpm-sum",
         time_bar: Ideal(1.02),
-        refused_bar: 0.05,
+        throttled_bar: 0.05,
         counting: Counting::Sum,
         prompt: 300.0,
         ..TPM
@@ -241,7 +249,7 @@ pub const COLD: &[Scenario] = &[
     Scenario {
         name: "embed-ids",
         time_bar: Ideal(1.05),
-        refused_bar: 0.10,
+        throttled_bar: 0.10,
         tokens: Size::minute(1e6),
         kind: Kind::TokenIds,
         prompt: IDS as f64,
@@ -250,7 +258,7 @@ pub const COLD: &[Scenario] = &[
     Scenario {
         name: "tpm-images",
         time_bar: Ideal(1.10),
-        refused_bar: 0.10,
+        throttled_bar: 0.10,
         jobs: 80,
         tokens: Size::minute(30_000.0),
         kind: Kind::Image,
@@ -262,7 +270,7 @@ pub const COLD: &[Scenario] = &[
     Scenario {
         name: "tpm-unknown",
         time_bar: Ideal(1.10),
-        refused_bar: 0.15,
+        throttled_bar: 0.15,
         kind: Kind::Form,
         prompt: 800.0,
         max_tokens: None,
@@ -287,7 +295,7 @@ pub const RAMP: &[Scenario] = &[
     Scenario {
         name: "ramp-cap",
         time_bar: Ideal(1.30),
-        refused_bar: 0.10,
+        throttled_bar: 0.10,
         at_once: Some(1_000),
         bare: true,
         hints: Hints::Neither,
@@ -307,7 +315,7 @@ fn far(near: &Scenario) -> Scenario {
         Ideal(times) => Ideal(times + more),
         Seconds(seconds) => Seconds(seconds),
     };
-    Scenario { time_bar, refused_bar: near.refused_bar + FAR.1, distance: Distance::Far, ..*near }
+    Scenario { time_bar, throttled_bar: near.throttled_bar + FAR.1, distance: Distance::Far, ..*near }
 }
 
 /// All scenarios: those of the main job, the first minute, the ramps, and those of the main job far away.

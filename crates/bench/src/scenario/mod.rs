@@ -59,9 +59,9 @@ pub enum Change {
 /// How far away the server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distance {
-    /// 10 to 40 ms each way, refusals back after 30 to 80 ms.
+    /// 10 to 40 ms each way, 429s back after 30 to 80 ms.
     Near,
-    /// 0.3 s each way, refusals included: 0.6 s from request to answer.
+    /// 0.3 s each way, 429s included: 0.6 s from request to answer.
     Far,
 }
 
@@ -71,7 +71,7 @@ impl Distance {
         let way = Duration::from_millis(285)..Duration::from_millis(315);
         match self {
             Self::Near => Latency::internet(),
-            Self::Far => Latency { request: way.clone(), refusal: way.clone(), answer: way },
+            Self::Far => Latency { request: way.clone(), throttle: way.clone(), answer: way },
         }
     }
 }
@@ -92,7 +92,7 @@ pub struct Scenario {
     pub name: &'static str,
     pub time_bar: TimeBar,
     /// 429s per success that are still good.
-    pub refused_bar: f64,
+    pub throttled_bar: f64,
     /// Failed calls of all seeds that are still good.
     pub failed_bar: usize,
     pub jobs: usize,
@@ -145,7 +145,7 @@ impl Scenario {
             if self.fixed { limit.fixed_window() } else { limit }
         };
         let mut builder = Provider::builder()
-            .charge_refused(self.charge)
+            .charge_throttled(self.charge)
             .rate_headers(self.headers)
             .wording(if self.bare { Wording::Bare } else { Wording::OpenAi })
             .hints(self.hints)

@@ -17,7 +17,7 @@ use crate::run::{Client, client};
 use crate::wire::Wire;
 
 /// What all of these retry.
-pub(super) fn is_refused(status: StatusCode) -> bool {
+pub(super) fn is_throttled(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
@@ -31,10 +31,10 @@ async fn sleep(seconds: f64) {
     tokio::time::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default()).await;
 }
 
-/// One attempt; the hint of its refusal if it was refused, read to its end if it was not.
+/// One attempt; the hint of its 429 if it was throttled, read to its end if it was not.
 async fn attempt(wire: &Wire, request: &Request<Full<Bytes>>) -> Result<bool, Option<f64>> {
     let Ok(response) = wire.clone().call(request.clone()).await;
-    if is_refused(response.status()) {
+    if is_throttled(response.status()) {
         return Err(hint(response.headers()));
     }
     Ok(response.status().is_success() && response.into_body().collect().await.is_ok())
@@ -67,7 +67,7 @@ pub(super) fn python_sdk(wire: Wire, retries: i32) -> Client {
     })
 }
 
-/// How many at once: one more for each success when nearly all are in use, a tenth less for each episode of refusals.
+/// How many at once: one more for each success when nearly all are in use, a tenth less for each episode of 429s.
 struct Aimd {
     limit: f64,
     in_use: usize,
@@ -84,10 +84,10 @@ impl Aimd {
         }
     }
 
-    fn left(&mut self, sent: Instant, refused: bool) {
-        if !refused && self.in_use as f64 > 0.8 * self.limit {
+    fn left(&mut self, sent: Instant, throttled: bool) {
+        if !throttled && self.in_use as f64 > 0.8 * self.limit {
             self.limit = (self.limit + 1.0).min(1_000.0);
-        } else if refused && sent >= self.lowered {
+        } else if throttled && sent >= self.lowered {
             (self.limit, self.lowered) = ((self.limit * 0.9).max(1.0), Instant::now());
         }
         self.in_use -= 1;

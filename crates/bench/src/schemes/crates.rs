@@ -17,7 +17,7 @@ use tower_429_testing::ProviderBody;
 use tower_resilience::retry::RetryLayer;
 
 use super::Setting;
-use super::by_hand::is_refused;
+use super::by_hand::is_throttled;
 use crate::run::{Client, client};
 use crate::wire::Wire;
 
@@ -118,7 +118,7 @@ pub(super) fn reqwest_retry(wire: Wire, setting: Setting) -> Client {
 pub(super) fn tower_resilience(wire: Wire, setting: Setting) -> Client {
     let layer = RetryLayer::<Request<Full<Bytes>>, Response<ProviderBody>, Infallible>::exponential_backoff()
         .max_attempts(setting.retries as usize + 1)
-        .retry_on_response(|response: &Response<ProviderBody>| is_refused(response.status()))
+        .retry_on_response(|response: &Response<ProviderBody>| is_throttled(response.status()))
         .build();
     client(layer.layer(wire))
 }

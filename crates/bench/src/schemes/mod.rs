@@ -10,7 +10,7 @@ pub use ours::{layer, ours, over_a_limit};
 use crate::run::Client;
 use crate::wire::Wire;
 
-/// A way to handle refusals.
+/// A way to handle 429s.
 #[derive(Clone, Copy)]
 pub struct Scheme {
     /// What the table calls it.

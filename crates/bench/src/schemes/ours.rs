@@ -22,7 +22,7 @@ pub fn over_a_limit(wire: Wire, setting: Setting) -> Client {
     client(ServiceBuilder::new().layer(layer(setting)).layer(ConcurrencyLimitLayer::new(64)).service(wire))
 }
 
-/// Retry and the shared cooldown: nothing is held back before it is refused.
+/// Retry and the shared cooldown: nothing is held back before it is throttled.
 pub(super) fn cooldown_only(wire: Wire, setting: Setting) -> Client {
     client(layer(setting).pacing(false).layer(wire))
 }

@@ -12,7 +12,7 @@ use tower::retry::Policy;
 use tower_429_testing::ProviderBody;
 
 use super::Setting;
-use super::by_hand::{hint, is_refused};
+use super::by_hand::{hint, is_throttled};
 use crate::run::{Client, client};
 use crate::wire::Wire;
 
@@ -31,7 +31,7 @@ impl Policy<Request<Full<Bytes>>, Response<ProviderBody>, Infallible> for Hints 
         _: &mut Request<Full<Bytes>>,
         result: &mut Result<Response<ProviderBody>, Infallible>,
     ) -> Option<Sleep> {
-        let response = result.as_ref().ok().filter(|response| is_refused(response.status()))?;
+        let response = result.as_ref().ok().filter(|response| is_throttled(response.status()))?;
         self.left = self.left.checked_sub(1)?;
         let wait = hint(response.headers()).map_or_else(
             || {

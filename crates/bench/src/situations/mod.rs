@@ -2,7 +2,7 @@
 //! the pace against the real timer.
 
 mod people;
-mod refusals;
+mod throttles;
 mod timer;
 
 use crate::table::Table;
@@ -27,7 +27,7 @@ impl Finding {
 /// Those in virtual time.
 pub fn in_virtual_time() -> Vec<Finding> {
     let mut all = people::priority();
-    all.extend(refusals::always_refused());
+    all.extend(throttles::always_throttled());
     all.extend(people::idle_minutes());
     all.extend(people::cancelled());
     all

@@ -101,7 +101,7 @@ pub(super) fn priority() -> Vec<Finding> {
 /// Two bursts with ten idle minutes between them, from a server that tells nothing.
 pub(super) fn idle_minutes() -> Vec<Finding> {
     let scenario = Scenario { jobs: 750, ..named("nohdr") };
-    let (mut refused, mut failed) = (0.0, 0.0);
+    let (mut throttled, mut failed) = (0.0, 0.0);
     for seed in 1..=5 {
         let (r, f) = virtually(async {
             let provider = scenario.provider(seed);
@@ -115,15 +115,15 @@ pub(super) fn idle_minutes() -> Vec<Finding> {
             };
             let first = burst(scenario.jobs(seed)).await;
             sleep(Duration::from_secs(600)).await;
-            let before = provider.seen().refused();
+            let before = provider.seen().throttled();
             let second = burst(scenario.jobs(seed + 100)).await;
-            ((provider.seen().refused() - before) as f64 / (scenario.jobs - second).max(1) as f64, first + second)
+            ((provider.seen().throttled() - before) as f64 / (scenario.jobs - second).max(1) as f64, first + second)
         });
-        refused += r / 5.0;
+        throttled += r / 5.0;
         failed += f as f64;
     }
     vec![
-        Finding::new("after ten idle minutes, no headers: 429s per success", refused, 0.10),
+        Finding::new("after ten idle minutes, no headers: 429s per success", throttled, 0.10),
         Finding::new("... failed", failed, 0.0),
     ]
 }

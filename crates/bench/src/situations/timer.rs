@@ -42,7 +42,7 @@ fn lag(rate: f64) -> f64 {
         }
         calls.join_all().await;
         let mut sent: Vec<f64> =
-            wire.attempts().iter().filter(|attempt| !attempt.refused).map(|attempt| attempt.sent).collect();
+            wire.attempts().iter().filter(|attempt| !attempt.throttled).map(|attempt| attempt.sent).collect();
         sent.sort_by(f64::total_cmp);
         (sent[warm + counted] - sent[warm]) / (counted as f64 / rate)
     })

@@ -1,4 +1,4 @@
-//! What goes wrong reaches the caller as the client's own error, and every slot comes back.
+//! What goes wrong reaches the caller as the client's own error, and every permit comes back.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use tower::ServiceBuilder;
 use tower_429::{ConcurrencyLimitLayer, LimitHandle, RetryInfo, RetryOn429Layer, StopReason};
 use tower_429_reqwest::{Body, FromReqwest, ToReqwest};
 
-use crate::server::{refusal, serve};
+use crate::server::{serve, throttle};
 
-/// Sends a request through both layers; gives its answer, and a handle that counts the slots.
+/// Sends a request through both layers; gives its answer, and a handle that counts the permits.
 async fn send(http: &Client, request: Request) -> (Result<reqwest::Response, Error>, LimitHandle) {
     let limit = ConcurrencyLimitLayer::new(4);
     let handle = limit.handle();
@@ -31,7 +31,7 @@ fn kind(error: &Error) -> (bool, bool, bool, bool, bool) {
 
 #[tokio::test]
 async fn a_streaming_body_is_sent_once_and_whole() {
-    let server = serve(|_, _| refusal()).await;
+    let server = serve(|_, _| throttle()).await;
     let http = Client::new();
     let chunks = stream::iter(0..100).map(|n: i32| Ok::<_, Infallible>(format!("{n},")));
     let request = http.post(&server.url).body(reqwest::Body::wrap_stream(chunks)).build().unwrap();
@@ -39,7 +39,7 @@ async fn a_streaming_body_is_sent_once_and_whole() {
     let response = response.unwrap();
     assert_eq!(response.status(), 429);
     assert_eq!(response.extensions().get::<RetryInfo>().unwrap().stopped, Some(StopReason::NotReplayable));
-    assert!(response.text().await.unwrap().contains("rate_limit_exceeded"), "the refusal is handed back whole");
+    assert!(response.text().await.unwrap().contains("rate_limit_exceeded"), "the throttle is handed back whole");
     let hits = server.hits();
     assert_eq!(hits.len(), 1);
     assert_eq!(hits[0].body, (0..100).map(|n| format!("{n},")).collect::<String>());
@@ -61,7 +61,7 @@ async fn a_connection_closed_in_mid_body_is_reqwests_own_error() {
     let plain = http.get(&url).send().await.unwrap().bytes().await.unwrap_err();
     let (response, handle) = send(&http, http.get(&url).build().unwrap()).await;
     let response = response.unwrap();
-    assert_eq!(handle.in_use(), 1, "the slot is held until the body ends");
+    assert_eq!(handle.in_use(), 1, "the permit is held until the body ends");
     let ours = response.bytes().await.unwrap_err();
     assert_eq!(kind(&ours), kind(&plain), "{ours:?} / {plain:?}");
     assert_eq!(handle.in_use(), 0);

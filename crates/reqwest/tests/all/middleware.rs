@@ -75,7 +75,7 @@ async fn the_stack_is_built_once_and_its_slots_are_shared_to_the_end_of_bodies()
     let client = ClientBuilder::new(Client::new()).with(TowerMiddleware::new(limit)).build();
     let first = client.get(&server.url).send().await.unwrap();
     let second = client.get(&server.url).send().await.unwrap();
-    assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 429), "the first body holds the only slot");
+    assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 429), "the first body holds the only permit");
     assert_eq!(first.text().await.unwrap(), "done");
     assert_eq!(client.get(&server.url).send().await.unwrap().status(), 200);
 }

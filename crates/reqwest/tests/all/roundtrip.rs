@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use axum::http::Response;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_429::{ConcurrencyLimitLayer, QuotaKey, Reason, Refusal, ResendCount, RetryInfo, RetryOn429Layer};
+use tower_429::{
+    ConcurrencyLimitLayer, LocalRejection, QuotaKey, RejectReason, ResendCount, RetryInfo, RetryOn429Layer,
+};
 use tower_429_reqwest::{Body, FromReqwest, ToReqwest};
 
-use crate::server::{refusal, refusing, serve};
+use crate::server::{refusing, serve, throttle};
 
 fn shared<T: Clone + Send + Sync + 'static>(_: &T) {}
 
@@ -16,7 +18,7 @@ fn layer() -> RetryOn429Layer<tower_429::CloneWith<Body>> {
 }
 
 #[tokio::test]
-async fn a_refused_call_is_sent_again_with_the_same_bytes_and_headers() {
+async fn a_throttled_call_is_sent_again_with_the_same_bytes_and_headers() {
     let server = refusing(2).await;
     let http = reqwest::Client::new();
     let layers = ServiceBuilder::new().layer(layer()).layer(ConcurrencyLimitLayer::new(8));
@@ -58,13 +60,13 @@ async fn a_local_answer_has_the_requests_url() {
     let client = ToReqwest::new(ServiceBuilder::new().layer(limit).service(FromReqwest::new(http.clone())));
     let response = client.execute(http.get("http://127.0.0.1:1/x").build().unwrap()).await.unwrap();
     assert_eq!(response.url().as_str(), "http://127.0.0.1:1/x");
-    assert_eq!(response.extensions().get::<Refusal>().unwrap().reason, Reason::QueueFull);
+    assert_eq!(response.extensions().get::<LocalRejection>().unwrap().reason, RejectReason::QueueFull);
     assert_eq!(response.json::<serde_json::Value>().await.unwrap()["error"]["code"], "local_queue_full");
 }
 
 #[tokio::test]
 async fn each_attempt_carries_the_requests_timeout() {
-    let server = serve(|at, _| if at == 0 { refusal() } else { hang() }).await;
+    let server = serve(|at, _| if at == 0 { throttle() } else { hang() }).await;
     let http = reqwest::Client::new();
     let client = ToReqwest::new(ServiceBuilder::new().layer(layer()).service(FromReqwest::new(http.clone())));
     let request = http.get(&server.url).timeout(Duration::from_millis(200)).build().unwrap();

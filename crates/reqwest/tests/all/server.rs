@@ -50,10 +50,10 @@ where
 
 /// Refuses the first `n` requests with a short hint, and accepts the others.
 pub(crate) async fn refusing(n: usize) -> Server {
-    serve(move |at, _| if at < n { refusal() } else { Response::new("done".into()) }).await
+    serve(move |at, _| if at < n { throttle() } else { Response::new("done".into()) }).await
 }
 
-pub(crate) fn refusal() -> Response<Body> {
+pub(crate) fn throttle() -> Response<Body> {
     let body =
         r#"{"error":{"message":"Rate limit reached","type":"requests","param":null,"code":"rate_limit_exceeded"}}"#;
     let builder = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).header("retry-after-ms", "5");

@@ -27,6 +27,6 @@ async fn main() -> Result<(), BoxError> {
     let config = OpenAIConfig::new("sk-test").with_base_url(url).with_route(Route::Chat);
     let model = config.connect(RigTransport(stack)).completion("gpt-4o");
     let response = model.call(CompletionRequest::new("Who are you?")).await?;
-    println!("{} ({} refused on the way)", response.text(), provider.seen().refused());
+    println!("{} ({} throttled on the way)", response.text(), provider.seen().throttled());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Clients that need no adapter: each is refused twice, over real loopback HTTP, and then answered.
+//! Clients that need no adapter: each is throttled twice, over real loopback HTTP, and then answered.
 
 mod aws_smithy;
 mod hyper_util;

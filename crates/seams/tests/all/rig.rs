@@ -55,11 +55,11 @@ async fn a_rig_upload_is_retried() {
 }
 
 #[tokio::test]
-async fn rig_gets_the_last_refusal_as_its_own_error_with_headers() {
+async fn rig_gets_the_last_429_as_its_own_error_with_headers() {
     let server = refusing_twice().await;
     let (client, handle) = client(0);
     let answer: Result<Response<LazyBody<Vec<u8>>>, _> = client.send(request(&server.url)).await;
-    let Err(error) = answer else { panic!("it was refused") };
+    let Err(error) = answer else { panic!("it was throttled") };
     assert_eq!(error.non_success_status().unwrap().as_u16(), 429);
     assert_eq!(error.non_success_headers().unwrap()["retry-after-ms"], "5");
     assert!(error.non_success_body().unwrap().contains("rate_limit_exceeded"));

@@ -1,4 +1,4 @@
-//! A server that refuses the first two requests, and remembers what it was sent.
+//! A server that throttles the first two requests, and remembers what it was sent.
 
 use std::sync::{Arc, Mutex};
 

@@ -78,7 +78,7 @@ pub(crate) async fn start(provider: &Provider, service_ms: u64) -> JoinHandle<Re
     task
 }
 
-/// How many calls in a row are accepted before the first refusal.
+/// How many calls in a row are accepted before the first 429.
 pub(crate) async fn accepted_in_a_row(provider: &Provider) -> usize {
     let mut accepted = 0;
     while call(provider).await.status == StatusCode::OK {

@@ -1,4 +1,4 @@
-//! What may happen to a gate, drawn at random: calls, answers with hostile figures, cancelled calls, jumps of the clock.
+//! What may happen to a controller, drawn at random: calls, answers with hostile figures, cancelled calls, jumps of the clock.
 
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::classify::RateLimitSnapshot;
 
 #[derive(Debug, Clone)]
-pub(super) enum Event {
+pub(super) enum QuotaEvent {
     Submit {
         tokens: f64,
     },
@@ -93,25 +93,25 @@ fn figures() -> impl Strategy<Value = Figures> {
     (limit(), left(), reset(), limit(), left(), reset()).prop_map(|(a, b, c, d, e, f)| Figures([a, b, c, d, e, f]))
 }
 
-pub(super) fn event() -> impl Strategy<Value = Event> {
+pub(super) fn event() -> impl Strategy<Value = QuotaEvent> {
     let which = || any::<prop::sample::Index>().prop_map(|index| index.index(1 << 20));
     let how = prop::sample::select(vec![How::Rate, How::Bare, How::Bare, How::Concurrency, How::Overload]);
     let hint = prop::option::of(prop::sample::select(vec![0, 1, 20, 1_000, 7_000, 119_000, 121_000, u64::MAX]));
     prop_oneof![
-        6 => prop::sample::select(vec![0.0, 1.0, 10.0, 700.0, 1e5, 1e9]).prop_map(|tokens| Event::Submit { tokens }),
-        1 => which().prop_map(|which| Event::Cancel { which }),
-        4 => (0..2_000_u64).prop_map(|ms| Event::Pass { ms }),
-        1 => (0..200_000_u64).prop_map(|ms| Event::Pass { ms }),
-        1 => Just(Event::Jump),
-        4 => (which(), figures()).prop_map(|(which, shown)| Event::Success { which, shown }),
+        6 => prop::sample::select(vec![0.0, 1.0, 10.0, 700.0, 1e5, 1e9]).prop_map(|tokens| QuotaEvent::Submit { tokens }),
+        1 => which().prop_map(|which| QuotaEvent::Cancel { which }),
+        4 => (0..2_000_u64).prop_map(|ms| QuotaEvent::Pass { ms }),
+        1 => (0..200_000_u64).prop_map(|ms| QuotaEvent::Pass { ms }),
+        1 => Just(QuotaEvent::Jump),
+        4 => (which(), figures()).prop_map(|(which, shown)| QuotaEvent::Success { which, shown }),
         4 => (which(), how, hint, figures(), any::<bool>())
-            .prop_map(|(which, how, hint, shown, again)| Event::Refused { which, how, hint, shown, again }),
-        1 => which().prop_map(|which| Event::Exhausted { which }),
+            .prop_map(|(which, how, hint, shown, again)| QuotaEvent::Refused { which, how, hint, shown, again }),
+        1 => which().prop_map(|which| QuotaEvent::Exhausted { which }),
         1 => (which(), any::<bool>(), figures())
-            .prop_map(|(which, too_large, shown)| Event::Other { which, too_large, shown }),
-        4 => which().prop_map(|which| Event::End { which }),
-        1 => which().prop_map(|which| Event::Withdrawn { which }),
-        2 => which().prop_map(|which| Event::Lend { which }),
-        1 => which().prop_map(|which| Event::Return { which }),
+            .prop_map(|(which, too_large, shown)| QuotaEvent::Other { which, too_large, shown }),
+        4 => which().prop_map(|which| QuotaEvent::End { which }),
+        1 => which().prop_map(|which| QuotaEvent::Withdrawn { which }),
+        2 => which().prop_map(|which| QuotaEvent::Lend { which }),
+        1 => which().prop_map(|which| QuotaEvent::Return { which }),
     ]
 }

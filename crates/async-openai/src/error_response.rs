@@ -1,4 +1,4 @@
-//! What the server refused in the end, with its headers.
+//! What the server throttled in the end, with its headers.
 
 use async_openai::error::{ApiErrorResponse, OpenAIError, WrappedError};
 use bytes::Bytes;
@@ -6,20 +6,20 @@ use http::{HeaderMap, StatusCode};
 use tower_429::RetryInfo;
 
 /// An answer that is no success, whole: inside `OpenAIError::Boxed` where
-/// [`keep_refusals`](crate::HttpService::keep_refusals) is on.
+/// [`keep_error_responses`](crate::HttpService::keep_error_responses) is on.
 ///
 /// ```
 /// use async_openai::error::OpenAIError;
-/// use tower_429_async_openai::Refused;
+/// use tower_429_async_openai::ErrorResponse;
 ///
 /// fn when_to_try_again(error: &OpenAIError) -> Option<&str> {
-///     Refused::of(error)?.headers.get("retry-after")?.to_str().ok()
+///     ErrorResponse::of(error)?.headers.get("retry-after")?.to_str().ok()
 /// }
 /// # assert_eq!(when_to_try_again(&OpenAIError::InvalidArgument("x".to_owned())), None);
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Refused {
+pub struct ErrorResponse {
     /// The status.
     pub status: StatusCode,
     /// The headers.
@@ -30,8 +30,8 @@ pub struct Refused {
     pub info: Option<RetryInfo>,
 }
 
-impl Refused {
-    /// The refusal in an error, if it is one.
+impl ErrorResponse {
+    /// The 429 in an error, if it is one.
     pub fn of(error: &OpenAIError) -> Option<&Self> {
         match error {
             OpenAIError::Boxed(error) => error.downcast_ref(),
@@ -52,7 +52,7 @@ impl Refused {
     }
 }
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.api_error() {
             Some(error) => error.fmt(f),
@@ -61,4 +61,4 @@ impl std::fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for ErrorResponse {}

@@ -33,7 +33,7 @@ async fn within_a_class_the_first_to_come_is_the_first_to_go() {
     assert!(numbers.is_sorted(), "{numbers:?}");
 }
 
-/// Calls of the classes through a limit of 1, in the order in which they went, the one that held the slot left out.
+/// Calls of the classes through a limit of 1, in the order in which they went, the one that held the permit left out.
 async fn admissions(mut calls: Vec<Priority>) -> Vec<Priority> {
     let layer = ConcurrencyLimitLayer::new(1);
     let inner = slow(ms(10));
@@ -107,7 +107,7 @@ async fn a_waiter_that_does_not_come_loses_its_turn_after_20_ms_but_not_its_plac
     assert_eq!(layer.handle().in_use(), 1, "the next one's turn");
     next.await.unwrap().unwrap();
     assert_eq!(start.elapsed(), ms(220));
-    // It comes again: its number is the lowest, but `last` has been called for this slot already.
+    // It comes again: its number is the lowest, but `last` has been called for this permit already.
     silent.await.unwrap();
     last.await.unwrap().unwrap();
     assert_eq!(inner.gauge.served(), ["running", "next", "last", ""]);

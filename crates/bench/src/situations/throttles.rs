@@ -1,4 +1,4 @@
-//! A server that refuses everything, in each of the ways it can say so.
+//! A server that throttles everything, in each of the ways it can say so.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const AT_ONCE: &str =
 const OVERLOADED: &str =
     r#"{"error":{"message":"The server is overloaded","type":"server_error","code":"overloaded"}}"#;
 
-pub(super) fn always_refused() -> Vec<Finding> {
+pub(super) fn always_throttled() -> Vec<Finding> {
     let mut findings = Vec::new();
     for (kind, status, body) in
         [("rate", 429, RATE), ("bare", 429, BARE), ("at once", 429, AT_ONCE), ("overloaded", 503, OVERLOADED)]
@@ -37,7 +37,7 @@ pub(super) fn always_refused() -> Vec<Finding> {
         for hint in [None, Some("1"), Some("1000")] {
             worst = worst.max(attempts(status, body, hint));
         }
-        let what = format!("everything refused within 0.1 s ({kind}; no hint, 1 ms, 1 s): attempts in 300 s");
+        let what = format!("everything throttled within 0.1 s ({kind}; no hint, 1 ms, 1 s): attempts in 300 s");
         findings.push(Finding::new(what, worst as f64, ATTEMPTS));
     }
     findings

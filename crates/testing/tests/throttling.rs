@@ -1,4 +1,4 @@
-//! What refusals and headers say, under each wording, hint and header setting.
+//! What 429s and headers say, under each wording, hint and header setting.
 
 mod common;
 
@@ -13,17 +13,17 @@ const BARE: &str =
 /// A provider with 500 requests a minute, all used up.
 fn used_up() -> Builder {
     let limit = Limit::per_minute(500).starting_at(0);
-    Provider::builder().requests(limit).charge_refused(Charge::Nothing)
+    Provider::builder().requests(limit).charge_throttled(Charge::Nothing)
 }
 
-async fn refused_by_rate(builder: Builder) -> Reply {
+async fn throttled_by_rate(builder: Builder) -> Reply {
     let reply = call(&builder.build()).await;
     assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(reply.header("content-type"), Some("application/json"));
     reply
 }
 
-async fn refused_by_concurrency(builder: Builder) -> Reply {
+async fn throttled_by_concurrency(builder: Builder) -> Reply {
     let reply = call(&builder.at_once(0).build()).await;
     assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
     reply
@@ -34,8 +34,8 @@ fn hints(reply: &Reply) -> (Option<&str>, Option<&str>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_by_requests_reads_as_openai_writes_it() {
-    let reply = refused_by_rate(used_up()).await;
+async fn a_429_by_requests_reads_as_openai_writes_it() {
+    let reply = throttled_by_rate(used_up()).await;
     assert_eq!(
         reply.text,
         r#"{"error":{"message":"Rate limit reached for m in organization org-test on requests per min (RPM): Limit 500, Used 500, Requested 1. Please try again in 120ms. Visit https://platform.openai.com/account/rate-limits to learn more.","type":"requests","param":null,"code":"rate_limit_exceeded"}}"#
@@ -44,7 +44,7 @@ async fn a_refusal_by_requests_reads_as_openai_writes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_by_tokens_names_the_price() {
+async fn a_429_by_tokens_names_the_price() {
     let limit = Limit::per_minute(90_000).starting_at(300);
     let provider = Provider::builder().tokens(limit).build();
     let reply = call_for(&provider, 2_100).await;
@@ -71,11 +71,11 @@ async fn a_limit_of_a_day_is_told_per_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_by_concurrency_says_so_and_hints_at_a_second() {
-    let reply = refused_by_concurrency(Provider::builder()).await;
+async fn a_429_by_concurrency_says_so_and_hints_at_a_second() {
+    let reply = throttled_by_concurrency(Provider::builder()).await;
     assert_eq!(reply.message(), "Too many concurrent requests: at most 0 at once for m. Please try again in 1s.");
     assert_eq!(hints(&reply), (Some("1000"), Some("1")));
-    let reply = refused_by_concurrency(Provider::builder().hint_concurrency(false)).await;
+    let reply = throttled_by_concurrency(Provider::builder().hint_concurrency(false)).await;
     assert_eq!(reply.message(), "Too many concurrent requests: at most 0 at once for m.");
     assert_eq!(hints(&reply), (None, None));
 }
@@ -88,7 +88,7 @@ async fn hints_stand_where_they_are_asked_for() {
         (Hints::Both, true, true),
         (Hints::Neither, false, false),
     ] {
-        let reply = refused_by_rate(used_up().hints(place)).await;
+        let reply = throttled_by_rate(used_up().hints(place)).await;
         assert_eq!(reply.header("retry-after").is_some(), header, "{place:?}");
         assert_eq!(reply.header("retry-after-ms").is_some(), header, "{place:?}");
         assert_eq!(reply.message().contains("Please try again in 120ms."), message, "{place:?}");
@@ -97,7 +97,7 @@ async fn hints_stand_where_they_are_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn hints_in_seconds_are_rounded_up_and_alone() {
-    let reply = refused_by_rate(used_up().hint_unit(HintUnit::Seconds)).await;
+    let reply = throttled_by_rate(used_up().hint_unit(HintUnit::Seconds)).await;
     assert_eq!(hints(&reply), (None, Some("1")));
     assert!(reply.message().contains("Please try again in 1s."));
 }
@@ -105,23 +105,23 @@ async fn hints_in_seconds_are_rounded_up_and_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_never_refills_hints_at_a_year() {
     let limit = Limit::new(5, 0).starting_at(0);
-    let reply = refused_by_rate(Provider::builder().requests(limit)).await;
+    let reply = throttled_by_rate(Provider::builder().requests(limit)).await;
     assert_eq!(hints(&reply), (Some("31622400000"), Some("31622400")));
     assert_eq!(reply.header("x-ratelimit-reset-requests"), Some("8784h0m0s"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_bare_wordings_hide_what_they_say_they_hide() {
-    // wording: (bare, hinted) of a refusal by rate, then by concurrency
+    // wording: (bare, hinted) of a 429 by rate, then by concurrency
     for (wording, rate, concurrency) in [
         (Wording::OpenAi, (false, true), (false, true)),
         (Wording::Bare, (true, false), (true, false)),
         (Wording::BareRate, (true, true), (true, false)),
         (Wording::BareConcurrency, (false, true), (true, false)),
     ] {
-        let reply = refused_by_rate(used_up().wording(wording)).await;
+        let reply = throttled_by_rate(used_up().wording(wording)).await;
         assert_eq!((reply.text == BARE, hints(&reply).0 == Some("120")), rate, "{wording:?}");
-        let reply = refused_by_concurrency(used_up().wording(wording)).await;
+        let reply = throttled_by_concurrency(used_up().wording(wording)).await;
         let found = (reply.text == BARE, hints(&reply).1.is_some());
         assert_eq!(found, concurrency, "{wording:?}");
     }
@@ -129,12 +129,12 @@ async fn the_bare_wordings_hide_what_they_say_they_hide() {
 
 #[tokio::test(start_paused = true)]
 async fn rate_headers_stand_on_the_answers_they_are_asked_for() {
-    for (on, success, refusal) in
+    for (on, success, throttle) in
         [(RateHeaders::All, true, true), (RateHeaders::SuccessOnly, true, false), (RateHeaders::None, false, false)]
     {
         let limit = Limit::per_minute(60).capacity(1);
         let provider = Provider::builder().requests(limit).rate_headers(on).build();
-        for expected in [success, refusal] {
+        for expected in [success, throttle] {
             let reply = call(&provider).await;
             let found = reply.header("x-ratelimit-remaining-requests") == Some("0");
             assert_eq!(found, expected, "{on:?}");
@@ -179,7 +179,7 @@ async fn the_quota_ends_after_its_calls_and_whenever_it_is_told_to() {
     assert_eq!(call(&provider).await.json()["error"]["code"], "insufficient_quota");
     provider.restore_quota();
     assert_eq!(call(&provider).await.status, StatusCode::OK);
-    assert_eq!((provider.seen().accepted, provider.seen().refused_quota), (4, 2));
+    assert_eq!((provider.seen().accepted, provider.seen().throttled_quota), (4, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,12 +193,12 @@ async fn concurrency_is_asked_before_requests_and_requests_before_tokens() {
     let served = start(&provider, 100).await;
     let all = [("x-testing-tokens", "10")];
     call_with(&provider, &all).await;
-    assert_eq!(provider.seen().refused_concurrency, 1);
+    assert_eq!(provider.seen().throttled_concurrency, 1);
     served.await.unwrap();
     call_with(&provider, &all).await;
-    assert_eq!(provider.seen().refused_requests, 1);
+    assert_eq!(provider.seen().throttled_requests, 1);
     advance(common::ms(1_000)).await;
     call_with(&provider, &all).await;
-    assert_eq!(provider.seen().refused_tokens, 1);
-    assert_eq!(provider.seen().refused(), 3);
+    assert_eq!(provider.seen().throttled_tokens, 1);
+    assert_eq!(provider.seen().throttled(), 3);
 }

@@ -1,4 +1,4 @@
-//! Every way in which a slot comes back, and none in which it comes back twice or too early.
+//! Every way in which a permit comes back, and none in which it comes back twice or too early.
 
 use std::sync::Arc;
 
@@ -103,7 +103,7 @@ async fn a_body_is_dropped_before_its_slot_comes_back() {
     script.alive = Some(alive.clone());
     desk.take().answer(script);
     let body = assert_ready_ok!(first.poll());
-    // The second call is woken by the slot: when it is, the body of the first must be gone.
+    // The second call is woken by the permit: when it is, the body of the first must be gone.
     let seen = Arc::new(std::sync::atomic::AtomicUsize::new(9));
     struct Look(Arc<()>, Arc<std::sync::atomic::AtomicUsize>);
     impl std::task::Wake for Look {
@@ -207,7 +207,7 @@ async fn a_call_that_is_dropped_when_its_turn_has_come_passes_the_turn_on() {
 
 type Running = <ConcurrencyLimit<Door<Desk>> as Service<crate::support_limit::Req>>::Future;
 
-/// A call that has its slot and waits for the inner service to be ready.
+/// A call that has its permit and waits for the inner service to be ready.
 fn readying() -> (tokio_test::task::Spawn<Running>, Door<Desk>, LimitHandle) {
     let layer = ConcurrencyLimitLayer::new(1);
     let (desk, handle) = (Desk::default(), layer.handle());

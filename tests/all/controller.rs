@@ -1,10 +1,10 @@
-//! The gate behind whole servers: caps, priorities, deadlines, cancelled calls, idle hours, and servers that lie.
+//! The controller behind whole servers: caps, priorities, deadlines, cancelled calls, idle hours, and servers that lie.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use tower_429::{Cost, Deadline, Priority, Reason, RetryOn429Layer};
+use tower_429::{Cost, Deadline, Priority, RejectReason, RetryOn429Layer};
 use tower_429_testing::{Hints, Latency, Limit, Provider, RateHeaders, ServiceTime, Wording};
 
 use crate::support_retry::*;
@@ -59,7 +59,7 @@ async fn behind_a_server_that_caps_what_runs_at_once_and_says_nothing_else_no_ca
         assert_eq!(failed_of(&layer(), &provider, 600).await, 0);
         let seen = provider.seen();
         assert_eq!(seen.accepted, 600);
-        assert!(seen.refused() <= 48, "0.08 for each success: {}", seen.refused());
+        assert!(seen.throttled() <= 48, "0.08 for each success: {}", seen.throttled());
         assert!(began.elapsed() < secs(44), "600 calls of 1 s, 16 at once, take 37.5 s: {:?}", began.elapsed());
     }
 }
@@ -99,7 +99,7 @@ async fn an_interactive_call_hardly_waits_beside_a_batch_of_a_thousand() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_whose_turn_cannot_come_before_its_deadline_is_refused_before_it_waits() {
+async fn a_call_whose_turn_cannot_come_before_its_deadline_is_throttled_before_it_waits() {
     let provider =
         Provider::builder().requests(Limit::per_minute(60)).service_time(ServiceTime::Fixed(secs(2))).build();
     let layer = layer();
@@ -152,8 +152,8 @@ async fn a_request_that_is_larger_than_its_limit_does_not_hold_up_those_behind_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_idle_minutes_are_no_reason_to_be_refused() {
-    let mut refused = 0;
+async fn ten_idle_minutes_are_no_reason_to_be_throttled() {
+    let mut throttled = 0;
     for seed in 1..=5 {
         let provider = Provider::builder()
             .requests(Limit::per_minute(500))
@@ -165,13 +165,13 @@ async fn ten_idle_minutes_are_no_reason_to_be_refused() {
             .build();
         let layer = layer().seed(seed);
         assert_eq!(failed_of(&layer, &provider, 750).await, 0);
-        let before = provider.seen().refused();
+        let before = provider.seen().throttled();
         tokio::time::advance(secs(600)).await;
         assert_eq!(failed_of(&layer, &provider, 750).await, 0);
-        refused += provider.seen().refused() - before;
+        throttled += provider.seen().throttled() - before;
     }
     // 123; 347 if the window that the first half left behind were still in force.
-    assert!(refused <= 225, "0.06 for each success: {refused} of 3,750");
+    assert!(throttled <= 225, "0.06 for each success: {throttled} of 3,750");
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,7 +239,7 @@ async fn one_call_that_is_never_answered_or_cancelled_while_it_is_out_alone_hold
     }
 }
 
-/// A server that refuses every other call, with such headers as `lie` makes of the call's number.
+/// A server that throttles every other call, with such headers as `lie` makes of the call's number.
 async fn behind_a_liar(lie: impl Fn(usize) -> [String; 3] + Send + Sync + 'static) -> (usize, Duration, usize) {
     let server = Server::new(move |n, _| {
         let [limit, remaining, reset] = lie(n);
@@ -292,7 +292,7 @@ async fn a_bucket_that_is_said_to_fill_in_thirty_years_is_probed_after_max_wait(
     let client = client(&layer(), &server);
     send(&client, request()).await;
     let outcomes = send_all(&client, (0..10).map(|_| request())).await;
-    assert!(outcomes.iter().all(|outcome| outcome.refusal == Some(Reason::Cooldown) && outcome.head == secs(0)));
+    assert!(outcomes.iter().all(|outcome| outcome.throttle == Some(RejectReason::Cooldown) && outcome.head == secs(0)));
     tokio::time::advance(secs(120)).await;
     assert_eq!(send(&client, request()).await.status(), 200, "the probe");
     let outcomes = send_all(&client, (0..10).map(|_| request())).await;
@@ -327,16 +327,16 @@ async fn a_key_whose_queue_is_full_of_batch_calls_takes_an_interactive_one() {
     let client = client(&layer().initial_window(1).max_queue(2), &server);
     let classes = [vec![Priority::Batch; 5], vec![Priority::Interactive; 3]].concat();
     let outcomes = send_all(&client, classes.into_iter().map(with)).await;
-    let full: Vec<_> = outcomes.iter().map(|outcome| outcome.refusal == Some(Reason::QueueFull)).collect();
+    let full: Vec<_> = outcomes.iter().map(|outcome| outcome.throttle == Some(RejectReason::QueueFull)).collect();
     assert_eq!(full, [false, false, false, true, true, false, false, true]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_that_is_full_answers_the_next_call_locally_and_refused_calls_keep_their_place() {
+async fn a_queue_that_is_full_answers_the_next_call_locally_and_throttled_calls_keep_their_place() {
     let server = Server::new(|n, _| if n == 0 { Reply::bare().after(ms(10)) } else { Reply::ok().after(ms(50)) });
     let layer = layer().initial_window(1).max_queue(3);
     let outcomes = send_all(&client(&layer, &server), (0..10).map(|_| request())).await;
-    let full: Vec<_> = outcomes.iter().map(|outcome| outcome.refusal == Some(Reason::QueueFull)).collect();
+    let full: Vec<_> = outcomes.iter().map(|outcome| outcome.throttle == Some(RejectReason::QueueFull)).collect();
     assert_eq!(full, [false, false, false, false, true, true, true, true, true, true]);
-    assert!(outcomes[..4].iter().all(|outcome| outcome.status == 200), "the refused one, too");
+    assert!(outcomes[..4].iter().all(|outcome| outcome.status == 200), "the throttled one, too");
 }

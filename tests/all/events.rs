@@ -1,4 +1,4 @@
-//! What a key's gate learns beside plain headers, and what it tells: changed limits, closed keys, figures in texts, usage.
+//! What a key's controller learns beside plain headers, and what it tells: changed limits, closed keys, figures in texts, usage.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_429::classify::Dimension;
-use tower_429::{Cost, Dialect, Event, QuotaKey, RetryOn429Layer};
+use tower_429::{Cost, Dialect, QuotaEvent, QuotaKey, RetryOn429Layer};
 use tower_429_testing::{Hints, Limit, Provider, RateHeaders};
 
 fn request() -> Request<Full<Bytes>> {
@@ -36,8 +36,8 @@ fn script(
     })
 }
 
-fn watched(layer: RetryOn429Layer) -> (RetryOn429Layer, Arc<Mutex<Vec<Event>>>) {
-    let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+fn watched(layer: RetryOn429Layer) -> (RetryOn429Layer, Arc<Mutex<Vec<QuotaEvent>>>) {
+    let events: Arc<Mutex<Vec<QuotaEvent>>> = Arc::default();
     let seen = Arc::clone(&events);
     (layer.on_event(move |_: QuotaKey, event| seen.lock().unwrap().push(*event)), events)
 }
@@ -57,7 +57,7 @@ async fn a_limit_that_is_cut_silently_is_followed_and_reported() {
     for _ in 0..3 {
         client.clone().oneshot(request()).await.unwrap();
     }
-    let expected = Event::LimitChanged { dimension: Dimension::Requests, from: 500.0, to: 200.0 };
+    let expected = QuotaEvent::LimitChanged { dimension: Dimension::Requests, from: 500.0, to: 200.0 };
     assert_eq!(*events.lock().unwrap(), [expected]);
 }
 
@@ -72,12 +72,12 @@ async fn a_key_that_closes_and_opens_is_reported_once_each() {
         assert_eq!(status, expected);
         tokio::time::advance(Duration::from_secs(wait)).await;
     }
-    let closed = Event::Closed { quota: true, retry_after: Duration::from_secs(30) };
-    assert_eq!(*events.lock().unwrap(), [closed, Event::Opened]);
+    let closed = QuotaEvent::Closed { quota: true, retry_after: Duration::from_secs(30) };
+    assert_eq!(*events.lock().unwrap(), [closed, QuotaEvent::Opened]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusals_own_figures_stand_in_where_no_header_tells() {
+async fn a_429s_own_figures_stand_in_where_no_header_tells() {
     // 10 of 60 requests a minute are left when the client comes; the server sends no rate headers at all.
     let run = |hints| async move {
         let provider = Provider::builder()
@@ -93,11 +93,11 @@ async fn a_refusals_own_figures_stand_in_where_no_header_tells() {
         let start = Instant::now();
         let statuses = futures_util::future::join_all(calls).await;
         assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-        (provider.seen().refused(), start.elapsed())
+        (provider.seen().throttled(), start.elapsed())
     };
     for hints in [Hints::Message, Hints::Neither] {
-        let (refused, time) = run(hints).await;
-        assert_eq!(refused, 1, "the first refusal tells that nothing is left");
+        let (throttled, time) = run(hints).await;
+        assert_eq!(throttled, 1, "the first throttle tells that nothing is left");
         assert_eq!(time.as_secs(), 31, "30 calls at one a second, and a margin of one");
     }
 }

@@ -1,4 +1,4 @@
-//! The waiting room under load: what letting one in and losing one costs, and how many are woken.
+//! The waiting queue under load: what letting one in and losing one costs, and how many are woken.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Costs {
     pub grant: f64,
     /// Nanoseconds that the drop of a waiting call takes.
     pub cancel: f64,
-    /// Wake-ups for each slot that became free.
+    /// Wake-ups for each permit that became free.
     pub wakes: f64,
 }
 
@@ -37,7 +37,7 @@ impl Wake for Count {
     }
 }
 
-/// Fills the room behind a limit of one, lets some in, one after another, and takes some away.
+/// Fills the queue behind a limit of one, lets some in, one after another, and takes some away.
 pub fn costs(waiters: usize) -> Costs {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _guard = runtime.enter();
