@@ -10,6 +10,9 @@ const BELIEF: f64 = 20.0;
 const SPREAD_MAX: f64 = 5.0;
 /// ... and over at most this part of its window: a twelfth.
 const SPREAD_PART: f64 = 12.0;
+/// At least four fifths of what a bucket holds is spent as if nobody else took of it. A fixed window does not refill before it
+/// ends, which looks as if others took all of the refill.
+const OURS_LEAST: f64 = 0.8;
 /// A snapshot is taken when the call reaches the server: this long after it was sent, 50 ms.
 const ARRIVAL: f64 = 0.05;
 /// What calls have taken of a bucket is known well when that is so much of it: a quarter. The figures are rounded, and some
@@ -155,6 +158,11 @@ impl BucketEstimate {
         self.snap
     }
 
+    /// Seconds in which it fills when it is empty.
+    pub(super) fn fills_in(&self) -> f64 {
+        self.cap / self.rate
+    }
+
     /// What it holds when full.
     pub(super) fn cap(&self) -> f64 {
         self.cap
@@ -168,6 +176,7 @@ impl BucketEstimate {
     fn accept(&mut self, now: f64, sent: Sent, spent: f64, window: f64, shown: Shown, first: bool) {
         let Shown { limit, remaining, reset } = shown;
         let before = (self.cap, self.rate);
+        let believed = self.level(now);
         let as_of = f64::min(now, sent.at + ARRIVAL);
         let used = limit - remaining;
         let mut rate =
@@ -222,8 +231,13 @@ impl BucketEstimate {
         (self.spent_then, self.calls_then) = (sent.spent, sent.calls);
         self.full_at = as_of + reset.unwrap_or_else(|| used / self.rate);
         // Less than nothing only where a call in between gave back what it took.
+        let since = f64::max(0.0, spent - sent.spent);
+        // If the bucket was full in between, what flowed over depends on when the calls went. The snapshot then only bounds
+        // what it holds: all was spent at the end, or at the beginning.
+        let lower = self.filled(remaining, as_of, now) - since;
+        let upper = self.filled(remaining - since, as_of, now);
         self.available =
-            f64::max(self.filled(remaining, as_of, now) - f64::max(0.0, spent - sent.spent), self.lowest());
+            f64::max(if first { lower } else { f64::max(lower, f64::min(upper, believed)) }, self.lowest());
         self.at = now;
     }
 
@@ -239,7 +253,7 @@ impl BucketEstimate {
         -f64::min(self.cap, DEBT_TIME * self.rate)
     }
 
-    /// What the bucket holds; less than nothing when more was sent than it available, within [bounds](Self::lowest).
+    /// What the bucket holds; less than nothing when more was sent than it held, within [bounds](Self::lowest).
     pub(super) fn level(&self, now: f64) -> f64 {
         self.filled(self.available, self.at, now)
     }
@@ -272,9 +286,11 @@ impl BucketEstimate {
     }
 
     /// Seconds between calls of this price at this level, so that a full bucket is not sent in one burst. At most the time
-    /// in which an empty bucket fills.
+    /// in which an empty bucket fills. Others who take a part of the refill take the same part of what the bucket holds, up to
+    /// [a fifth](OURS_LEAST).
     pub(super) fn gap(&self, level: f64, price: f64) -> f64 {
-        let gap = self.cost(price) * self.spread / (self.net() * self.spread + f64::max(0.0, level));
+        let ours = f64::max(OURS_LEAST, self.net() / self.rate) * f64::max(0.0, level);
+        let gap = self.cost(price) * self.spread / (self.net() * self.spread + ours);
         f64::min(gap, self.cap / self.rate)
     }
 
@@ -299,7 +315,7 @@ impl BucketEstimate {
         self.available = f64::min(f64::max(self.available + price, self.lowest()), self.cap);
     }
 
-    /// It throttled although, by its own figures, it available enough: others take from it.
+    /// It throttled although, by its own figures, it held enough: others take from it.
     pub(super) fn share(&mut self) {
         self.external_rate =
             f64::max(self.external_rate, f64::min(0.95 * self.rate, f64::midpoint(self.external_rate, self.rate)));
@@ -330,7 +346,7 @@ impl BucketEstimate {
     }
 }
 
-/// What the calls between two snapshots took of a bucket that available so much. A debt shows as too little; less than nothing
+/// What the calls between two snapshots took of a bucket that held so much. A debt shows as too little; less than nothing
 /// means that calls waited on their way to the server.
 fn taken_between(available: f64, before: Sent, sent: Sent, cap: f64, remaining: f64) -> Option<Taken> {
     let (counted, calls) = (sent.spent - before.spent, sent.calls - before.calls);
@@ -386,6 +402,49 @@ mod tests {
         assert!((taken.taken / taken.counted - 0.5).abs() < 0.01, "{taken:?}");
         assert!((taken.weight - 12_000.0 / 15_000.0).abs() < 1e-9, "{taken:?}");
         assert_eq!(taken.calls, 4.0);
+    }
+
+    /// A bucket of 8 that gets 8 a second and shows a limit of 480. Two snapshots have shown that.
+    fn short_bucket() -> BucketEstimate {
+        let shown = |remaining: f64| Shown { limit: 480.0, remaining, reset: Some((8.0 - remaining) / 8.0) };
+        let mut level = BucketEstimate::first(0.0, sent(1, 0.0, 1.0), 1.0, MINUTE, shown(7.0));
+        level.snapshot(1.0, sent(2, 1.0, 2.0), 2.0, MINUTE, shown(1.0));
+        assert!((level.cap() - 8.0).abs() < 1.0 && (level.rate - 8.0).abs() < 1.0, "{level:?}");
+        level
+    }
+
+    #[test]
+    fn a_late_snapshot_of_a_short_bucket_does_not_charge_the_calls_since_to_one_bucket() {
+        let mut level = short_bucket();
+        let mut spent = 2.0;
+        // 8 calls a second are what the bucket gets: it holds what it held.
+        for call in 0..24 {
+            level.spend(1.0 + f64::from(call) / 8.0, 1.0);
+            spent += 1.0;
+        }
+        let before = level.level(4.0);
+        let shown = Shown { limit: 480.0, remaining: 1.0, reset: Some(7.0 / 8.0) };
+        level.snapshot(4.0, sent(3, 1.0, 3.0), spent, MINUTE, shown);
+        assert!((level.level(4.0) - before).abs() < 1.0, "{} was {before}", level.level(4.0));
+    }
+
+    #[test]
+    fn a_late_snapshot_does_not_fill_a_bucket_that_was_just_emptied() {
+        let mut level = short_bucket();
+        for _ in 0..8 {
+            level.spend(4.0, 1.0);
+        }
+        let shown = Shown { limit: 480.0, remaining: 1.0, reset: Some(7.0 / 8.0) };
+        level.snapshot(4.0, sent(3, 1.0, 3.0), 11.0, MINUTE, shown);
+        assert!(level.level(4.0) < 1.0, "{}", level.level(4.0));
+    }
+
+    #[test]
+    fn others_who_take_of_the_refill_take_the_same_part_of_what_the_bucket_holds() {
+        let mut level = level();
+        let alone = level.gap(20_000.0, 100.0);
+        level.external_rate = level.rate / 10.0;
+        assert!((level.gap(20_000.0, 100.0) / alone - 10.0 / 9.0).abs() < 1e-9);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::on_headers::in_text;
+use super::on_headers::{in_text, window_of};
 use super::{Controller, Failing, QUOTA_PROBE, Ticket};
 use crate::classify::{BucketSnapshot, Evidence, Kind, RateLimitSnapshot, Unit, Verdict};
 use crate::event::QuotaEvent;
@@ -18,6 +18,8 @@ use crate::wait_queue::AdmissionPolicy;
 const CLOSE_AFTER: u32 = 5;
 /// ... of so many different calls at least.
 const CLOSE_AFTER_CALLS: usize = 3;
+/// A bucket that throttles, and says that it fills in a quarter of its window or less, is not believed.
+const TOO_FAST: f64 = 4.0;
 /// A key that is closed because nothing succeeds is probed this often: 30 s.
 const FAILING_PROBE: Duration = Duration::from_secs(30);
 
@@ -94,6 +96,8 @@ impl Controller {
             Cause::Rate if explains != 0 && class != Class::Overload => {
                 if attributed.new && ticket.known {
                     self.contradicted(t, explains, ticket.full);
+                } else if attributed.new && self.is_too_fast(explains) {
+                    self.learn(t); // what the calls before the first header came to is all that is known
                 }
             }
             // A failure behind the server says nothing of rates, only that it is too early.
@@ -248,6 +252,13 @@ impl Controller {
         if explains & full != 0 {
             self.learn(t);
         }
+    }
+
+    /// Whether one of these buckets says that it fills much faster than its name tells. Its limit may be that of a longer time
+    /// than the one it is enforced over.
+    fn is_too_fast(&self, buckets: u8) -> bool {
+        let mut buckets = self.buckets.iter().enumerate().filter(|(at, _)| buckets & 1 << at != 0);
+        buckets.any(|(_, bucket)| bucket.estimate.fills_in() < window_of(bucket.dimension) / TOO_FAST)
     }
 
     pub(super) fn learn(&mut self, t: f64) {
