@@ -52,6 +52,7 @@ pub mod limit;
 pub mod quota;
 #[cfg(doctest)]
 mod readme;
+mod ready;
 mod request;
 mod response;
 pub mod retry;

@@ -16,10 +16,13 @@ use super::ReleaseAt;
 use super::layer::Config;
 use super::policy::FixedLimit;
 use crate::quota::{Admitted, Clearance};
+use crate::ready::{Readiness, WaitEnd, take_ready};
 use crate::response::body::{BodyGuard, ResponseBody};
 use crate::response::rejection::{LocalRejection, RejectReason};
 use crate::trace;
-use crate::wait_queue::{Permit, QueuePosition, WaitLimit, WaitLimits, WaitOutcome, WaitQueue, Waiter};
+use crate::wait_queue::{Permit, QueuePosition, WaitLimits, WaitQueue, Waiter};
+
+const POLLED_AGAIN: &str = "`ResponseFuture` polled after completion";
 
 pin_project! {
     /// The future of [`ConcurrencyLimit`](super::ConcurrencyLimit).
@@ -36,7 +39,7 @@ pin_project! {
     enum State<S, B, F> {
         // The order of fields is the order of release: the call first, then its permit.
         Calling { #[pin] call: F, permit: Option<Permit>, release_at: ReleaseAt },
-        Waiting { wait: Box<Wait<S, B>> },
+        Waiting { wait: Option<Box<Wait<S, B>>> },
         Done,
     }
 }
@@ -54,15 +57,16 @@ struct Wait<S, B> {
     // The order of fields is the order of release here, too: a readied instance first, then the permit.
     inner: S,
     stage: Stage,
-    request: Option<Request<B>>,
+    permit: Option<Permit>,
+    request: Request<B>,
     plan: Plan,
 }
 
 enum Stage {
     /// For a permit.
     Queue(Waiter<FixedLimit>),
-    /// For the inner service, with a permit: it was ready at the first look, or it was not.
-    Ready { permit: Option<Permit>, late: bool },
+    /// For the inner service, with a permit.
+    Ready(Readiness),
     /// For the controller above, without a permit.
     Controller(Pin<Box<Sleep>>),
 }
@@ -74,8 +78,8 @@ impl<S: Service<Request<B>>, B, RB> ResponseFuture<S, B, RB> {
 
     pub(super) fn waiting(inner: S, request: Request<B>, plan: Plan) -> Self {
         let stage = Stage::Queue(plan.queue());
-        let wait = Box::new(Wait { inner, stage, request: Some(request), plan });
-        Self { state: State::Waiting { wait }, body: std::marker::PhantomData }
+        let wait = Box::new(Wait { inner, stage, permit: None, request, plan });
+        Self { state: State::Waiting { wait: Some(wait) }, body: std::marker::PhantomData }
     }
 }
 
@@ -99,94 +103,87 @@ where
                     let guard = permit.filter(|_| release_at == ReleaseAt::BodyEnd).map(BodyGuard::permit);
                     return Poll::Ready(answer.map(|response| response.map(|body| ResponseBody::inner(body, guard))));
                 }
-                StateProj::Waiting { wait } => match ready!(wait.poll(cx)) {
-                    Ok(Ok((request, permit))) => {
-                        let call = wait.inner.call(request);
-                        let release_at = wait.plan.config.release_at;
-                        this.state.set(State::Calling { call, permit: Some(permit), release_at });
+                StateProj::Waiting { wait } => {
+                    let Some(mut waiting) = wait.take() else { panic!("{POLLED_AGAIN}") };
+                    let Poll::Ready(end) = waiting.poll(cx) else {
+                        *wait = Some(waiting);
+                        return Poll::Pending;
+                    };
+                    this.state.set(State::Done);
+                    // The ready instance is declared last, so that it is dropped before the permit.
+                    let Wait { permit, request, plan, mut inner, .. } = *waiting;
+                    match end {
+                        WaitEnd::Ready(()) => {
+                            let call = inner.call(request);
+                            this.state.set(State::Calling { call, permit, release_at: plan.config.release_at });
+                        }
+                        WaitEnd::Rejected(rejection) => {
+                            let mut response = (plan.config.reject_with)(&rejection).map(ResponseBody::local);
+                            response.extensions_mut().insert(rejection);
+                            return Poll::Ready(Ok(response));
+                        }
+                        WaitEnd::Failed(error) => return Poll::Ready(Err(error)),
                     }
-                    Ok(Err(rejection)) => {
-                        let reject_with = wait.plan.config.reject_with;
-                        this.state.set(State::Done); // whatever the user's function does
-                        let mut response = reject_with(&rejection).map(ResponseBody::local);
-                        response.extensions_mut().insert(rejection);
-                        return Poll::Ready(Ok(response));
-                    }
-                    Err(error) => {
-                        this.state.set(State::Done);
-                        return Poll::Ready(Err(error));
-                    }
-                },
-                StateProj::Done => panic!("polled after completion"),
+                }
+                StateProj::Done => panic!("{POLLED_AGAIN}"),
             }
         }
     }
 }
 
 impl<S: Service<Request<B>> + Clone, B> Wait<S, B> {
-    #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<(Request<B>, Permit), LocalRejection>, S::Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<WaitEnd<(), S::Error>> {
         loop {
             match &mut self.stage {
-                Stage::Queue(waiting) => {
-                    let reason = match ready!(waiting.poll(cx)) {
-                        WaitOutcome::Admitted(seq) => {
-                            let permit = self.plan.permit(seq);
-                            // It had to queue: a cooldown may have begun meanwhile.
-                            match self.plan.look_at_gate() {
-                                Ok(None) => self.stage = Stage::Ready { permit: Some(permit), late: false },
-                                Ok(Some(wait)) => self.stage = wait,
-                                Err(rejection) => return Poll::Ready(Ok(Err(rejection))),
-                            }
-                            continue;
-                        }
-                        WaitOutcome::Full(_) => RejectReason::QueueFull,
-                        WaitOutcome::Expired(WaitLimit::Timeout, _) => RejectReason::QueueTimeout,
-                        WaitOutcome::Expired(WaitLimit::Deadline, _)
-                        | WaitOutcome::Closed(_)
-                        | WaitOutcome::Rejected { .. } => RejectReason::Deadline,
-                    };
-                    return Poll::Ready(Ok(Err(LocalRejection::new(reason, None))));
-                }
-                Stage::Ready { permit, late } => {
-                    let Poll::Ready(ready) = self.inner.poll_ready(cx) else {
-                        *late = true;
-                        return Poll::Pending;
-                    };
-                    if let Err(error) = ready {
-                        return Poll::Ready(Err(error));
+                Stage::Queue(waiter) => {
+                    match LocalRejection::of_wait(ready!(waiter.poll(cx))) {
+                        Ok(seq) => self.permit = Some(self.plan.permit(seq)),
+                        Err(rejection) => return Poll::Ready(WaitEnd::Rejected(rejection)),
                     }
-                    if *late {
-                        match self.plan.look_at_gate() {
+                    // The call had to queue: a cooldown may have begun meanwhile.
+                    match self.plan.check_controller() {
+                        Ok(None) => self.stage = Stage::Ready(Readiness::default()),
+                        Ok(Some(wait)) => self.give_up(wait),
+                        Err(rejection) => return Poll::Ready(WaitEnd::Rejected(rejection)),
+                    }
+                }
+                Stage::Ready(readiness) => {
+                    let waited = match ready!(readiness.poll(cx, &mut self.inner)) {
+                        Ok(waited) => waited,
+                        Err(error) => return Poll::Ready(WaitEnd::Failed(error)),
+                    };
+                    if waited {
+                        match self.plan.check_controller() {
                             Ok(None) => {}
                             Ok(Some(wait)) => {
-                                // Nothing is guard while it waits: the readied instance goes, then the permit.
-                                let fresh = self.inner.clone();
-                                drop(std::mem::replace(&mut self.inner, fresh));
-                                self.stage = wait;
+                                drop(take_ready(&mut self.inner));
+                                self.give_up(wait);
                                 continue;
                             }
-                            Err(rejection) => return Poll::Ready(Ok(Err(rejection))),
+                            Err(rejection) => return Poll::Ready(WaitEnd::Rejected(rejection)),
                         }
                     }
-                    let (Some(request), Some(permit)) = (self.request.take(), permit.take()) else {
-                        unreachable!("a wait ends once")
-                    };
                     if let Some(admitted) = &self.plan.admitted {
                         admitted.sent();
                     }
-                    return Poll::Ready(Ok(Ok((request, permit))));
+                    return Poll::Ready(WaitEnd::Ready(()));
                 }
                 Stage::Controller(sleep) => {
                     ready!(sleep.as_mut().poll(cx));
-                    match self.plan.look_at_gate() {
+                    match self.plan.check_controller() {
                         Ok(None) => self.stage = Stage::Queue(self.plan.queue_again()),
                         Ok(Some(wait)) => self.stage = wait,
-                        Err(rejection) => return Poll::Ready(Ok(Err(rejection))),
+                        Err(rejection) => return Poll::Ready(WaitEnd::Rejected(rejection)),
                     }
                 }
             }
         }
+    }
+
+    /// Waits for the controller above, without a permit.
+    fn give_up(&mut self, wait: Stage) {
+        self.stage = wait;
+        self.permit = None;
     }
 }
 
@@ -210,7 +207,7 @@ impl Plan {
     }
 
     /// Whether the controller above would still let the call go; if not, what to wait for, or the answer.
-    fn look_at_gate(&self) -> Result<Option<Stage>, LocalRejection> {
+    fn check_controller(&self) -> Result<Option<Stage>, LocalRejection> {
         let Some(admitted) = &self.admitted else { return Ok(None) };
         match admitted.clearance(Instant::now()) {
             Clearance::Clear => Ok(None),

@@ -21,7 +21,6 @@ impl FixedLimit {
 impl AdmissionPolicy for FixedLimit {
     type Call = ();
     type Ticket = u64;
-    const CLOCK: bool = false;
 
     fn on_arrival(&mut self, _: Instant) {}
 
@@ -38,7 +37,7 @@ impl AdmissionPolicy for FixedLimit {
         1 // permits are alike
     }
 
-    fn release(&mut self, _: Option<Instant>, _: u64) {
+    fn release(&mut self, _: Instant, _: u64) {
         self.in_use = self.in_use.saturating_sub(1);
     }
 
@@ -51,7 +50,7 @@ impl AdmissionPolicy for FixedLimit {
         self.lent.lend();
     }
 
-    fn release_lent(&mut self, _: Option<Instant>, _: u64) {
+    fn release_lent(&mut self, _: Instant, _: u64) {
         self.lent.returned();
     }
 }

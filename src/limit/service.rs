@@ -12,6 +12,7 @@ use tower_service::Service;
 use super::ConcurrencyLimitLayer;
 use super::future::{Plan, ResponseFuture};
 use crate::quota::Admitted;
+use crate::ready::take_ready;
 use crate::request::{Deadline, next_number};
 use crate::response::body::ResponseBody;
 use crate::wait_queue::{Permit, QueuePosition, TryAdmit, WaitLimits};
@@ -62,8 +63,7 @@ where
         let admitted = request.extensions().get::<Admitted>();
         let queue = self.layer.shared.queue(config.per_key, &request, admitted);
         // The readied instance is the one called, unless the call has to wait: then it is given up.
-        let fresh = self.inner.clone();
-        let mut ready = std::mem::replace(&mut self.inner, fresh);
+        let mut ready = take_ready(&mut self.inner);
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.at());
         // One that comes through a controller was looked at there.
         let late = admitted.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now());

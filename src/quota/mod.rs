@@ -28,7 +28,7 @@ use crate::backoff::Backoff;
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
 use crate::wait_queue::{Closed, QueuePosition, WaitQueue};
-pub(crate) use controller::{CallInfo, Controller, PendingEvents, Probe, Ticket};
+pub(crate) use controller::{CallInfo, Controller, PendingEvents, Ticket};
 pub(crate) use registry::{Found, Member, Origin};
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
 

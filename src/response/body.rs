@@ -119,12 +119,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             KindProj::Read { read } => read.poll_frame(cx),
             KindProj::Local { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         };
-        let Poll::Ready(frame) = polled else {
-            if let Some(guard) = this.guard {
-                guard.observer.waits();
-            }
-            return Poll::Pending;
-        };
+        let frame = ready!(polled);
         // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
         // Nothing comes after trailers, either.
         if let Some(guard) = this.guard {
@@ -137,7 +132,6 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             } else if let Some(mut guard) = this.guard.take() {
                 // Taken out first: a callback that panics drops the permit, too.
                 guard.see(data, true);
-                guard.permit.over(guard.observer.waited());
             }
         }
         Poll::Ready(frame)

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::classify::Verdict;
 use crate::response::error_reply::ErrorReply;
-use crate::wait_queue::Closed;
+use crate::wait_queue::{Closed, WaitLimit, WaitOutcome};
 
 /// Names the reason of a local answer, so that another process of ours understands it.
 const LOCAL: HeaderName = HeaderName::from_static("x-tower-429-local");
@@ -108,6 +108,18 @@ impl LocalRejection {
     /// What the server said when the quota was used up; nothing for any other reason.
     pub fn verdict(&self) -> Option<&Verdict> {
         self.said.as_ref().map(|said| &said.verdict)
+    }
+
+    /// What a wait in the queue ended with: the call's ticket, or the answer to a call that is not sent.
+    pub(crate) fn of_wait<T>(outcome: WaitOutcome<T>) -> Result<T, Self> {
+        Err(match outcome {
+            WaitOutcome::Admitted(ticket) => return Ok(ticket),
+            WaitOutcome::Closed(closed) => Self::closed(closed),
+            WaitOutcome::Rejected { retry_after } => Self::new(RejectReason::Cooldown, Some(retry_after)),
+            WaitOutcome::Full(wait) => Self::new(RejectReason::QueueFull, wait),
+            WaitOutcome::Expired(WaitLimit::Timeout, wait) => Self::new(RejectReason::QueueTimeout, wait),
+            WaitOutcome::Expired(WaitLimit::Deadline, wait) => Self::new(RejectReason::Deadline, wait),
+        })
     }
 
     /// The answer of a key that is closed.

@@ -54,8 +54,6 @@ pub(crate) struct Observer {
     form: Form,
     /// Without it errors are not looked for.
     errors: Option<Box<dyn BodyErrors>>,
-    /// It did not come at once with its head. Kept here, where it takes no queue: bodies are moved, and each move is a copy.
-    waited: bool,
     /// The unfinished line, or the document so far; made only when one does not arrive in one piece.
     pieces: Option<Box<Pieces>>,
     /// Where somebody wants to know what the call has used.
@@ -126,16 +124,6 @@ impl Observer {
     pub(crate) fn usage(&self) -> Option<(f64, f64)> {
         let usage = self.usage.as_ref()?;
         Some((usage.estimated.into(), usage.used?.into()))
-    }
-
-    /// The next piece of the body is not there yet.
-    pub(crate) fn waits(&mut self) {
-        self.waited = true;
-    }
-
-    /// Whether the body was ever waited for.
-    pub(crate) fn waited(&self) -> bool {
-        self.waited
     }
 
     /// Whether the body is an event stream.

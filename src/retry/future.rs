@@ -23,12 +23,13 @@ use tower_service::Service;
 use super::call::{Call, RetryPlan};
 use super::outcome::Outcome;
 use crate::quota::Controller;
+use crate::ready::{Readiness, WaitEnd, take_ready};
 use crate::response::body::{ReadAhead, ResponseBody};
-use crate::response::rejection::{LocalRejection, RejectReason};
+use crate::response::rejection::LocalRejection;
 use crate::response::stream_errors::first_event;
 use crate::retry::clone_body::CloneBody;
 use crate::trace;
-use crate::wait_queue::{WaitLimit, WaitOutcome, Waiter};
+use crate::wait_queue::Waiter;
 
 /// Of an error body so much is read for its verdict: 64 KiB.
 pub const ERROR_BODY_MAX: usize = 64 << 10;
@@ -38,6 +39,7 @@ pub const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 /// A retry with a shorter delay yields to the runtime once. A service that rejects at once would otherwise keep its task
 /// busy until the retries are spent. A timer counts in milliseconds: 1 ms.
 const TICK: Duration = Duration::from_millis(1);
+const POLLED_AGAIN: &str = "`ResponseFuture` polled after completion";
 
 pin_project! {
     /// The future of [`RetryOn429`](super::RetryOn429).
@@ -62,8 +64,8 @@ pin_project! {
     pub(super) enum State<F, B, RB: Body> {
         Calling { #[pin] future: F },
         // What only a call that waits or was throttled needs is boxed.
-        Waiting { wait: Box<Wait<B>> },
-        Reading { read: Box<Reading<RB>> },
+        Waiting { wait: Option<Box<Wait<B>>> },
+        Reading { read: Option<Box<Reading<RB>>> },
         Answered { rejection: LocalRejection },
         Done,
     }
@@ -74,8 +76,8 @@ pub(super) struct Wait<B> {
     /// Other tasks run before this wait begins.
     yields: bool,
     since: Instant,
-    request: Option<Request<B>>,
-    told: bool,
+    request: Request<B>,
+    traced: bool,
 }
 
 enum Stage {
@@ -83,13 +85,13 @@ enum Stage {
     Sleep(Pin<Box<Sleep>>),
     /// For its turn at the controller.
     Queue(Waiter<Controller>),
-    /// For the inner service, admitted: it was ready at the first look, or it was not.
-    Ready { late: bool },
+    /// For the inner service, admitted.
+    Ready(Readiness),
 }
 
 pub(super) struct Reading<RB: Body> {
-    ahead: Option<ReadAhead<RB>>,
-    parts: Option<response::Parts>,
+    ahead: ReadAhead<RB>,
+    parts: response::Parts,
 }
 
 impl<S, C, B, RB> ResponseFuture<S, C, B, RB>
@@ -100,8 +102,8 @@ where
 {
     pub(super) fn wait(service: S, call: Call<C>, request: Request<B>) -> Self {
         let stage = Stage::Queue(call.queue(None));
-        let wait = Wait { stage, yields: false, since: Instant::now(), request: Some(request), told: false };
-        Self { service, state: State::Waiting { wait: Box::new(wait) }, call, spare: None }
+        let wait = Wait { stage, yields: false, since: Instant::now(), request, traced: false };
+        Self { service, state: State::Waiting { wait: Some(Box::new(wait)) }, call, spare: None }
     }
 
     pub(super) fn answer(service: S, call: Call<C>, rejection: LocalRejection) -> Self {
@@ -142,38 +144,32 @@ where
                     }
                 }
                 StateProj::Reading { read } => {
-                    let (Some(ahead), Some(parts)) = (&mut read.ahead, &read.parts) else {
-                        unreachable!("a body is read once")
-                    };
-                    if parts.status.is_success() {
-                        // The first event of a stream; it takes as long as the model thinks.
-                        let enough = |ahead: &ReadAhead<RB>| first_event(&ahead.bytes(ERROR_BODY_MAX)).is_some();
-                        ready!(ahead.poll_read(cx, ERROR_BODY_MAX, None, enough));
-                    } else {
-                        ready!(ahead.poll_read(cx, ERROR_BODY_MAX, Some(ERROR_BODY_TIME), |_| false));
+                    let Some(mut reading) = read.take() else { panic!("{POLLED_AGAIN}") };
+                    if reading.poll(cx).is_pending() {
+                        *read = Some(reading);
+                        return Poll::Pending;
                     }
-                    let (Some(ahead), Some(parts)) = (read.ahead.take(), read.parts.take()) else {
-                        unreachable!("a body is read once")
-                    };
                     this.state.set(State::Done);
+                    let Reading { ahead, parts } = *reading;
                     this.call.read(parts, ahead)
                 }
                 StateProj::Waiting { wait } => {
-                    match ready!(wait.poll(cx, this.service, this.call)) {
-                        Ok(Ok(())) => {
-                            this.call.waited += Instant::now().saturating_duration_since(wait.since);
-                            let Some(request) = wait.request.take() else { unreachable!("a wait ends once") };
-                            let (mut parts, body) = request.into_parts();
+                    let Some(mut waiting) = wait.take() else { panic!("{POLLED_AGAIN}") };
+                    let Poll::Ready(end) = waiting.poll(cx, this.service, this.call) else {
+                        *wait = Some(waiting);
+                        return Poll::Pending;
+                    };
+                    this.call.waited += Instant::now().saturating_duration_since(waiting.since);
+                    match end {
+                        WaitEnd::Ready(()) => {
+                            let (mut parts, body) = waiting.request.into_parts();
                             *this.spare = this.call.copy(&parts, &body);
                             this.call.mark(&mut parts);
                             let future = this.service.call(Request::from_parts(parts, body));
                             this.state.set(State::Calling { future });
                         }
-                        Ok(Err(rejection)) => {
-                            this.call.waited += Instant::now().saturating_duration_since(wait.since);
-                            this.state.set(State::Answered { rejection });
-                        }
-                        Err(error) => {
+                        WaitEnd::Rejected(rejection) => this.state.set(State::Answered { rejection }),
+                        WaitEnd::Failed(error) => {
                             this.state.set(State::Done);
                             this.call.attempt = None;
                             return Poll::Ready(Err(error));
@@ -186,26 +182,42 @@ where
                     this.state.set(State::Done);
                     return Poll::Ready(Ok(response));
                 }
-                StateProj::Done => panic!("polled after completion"),
+                StateProj::Done => panic!("{POLLED_AGAIN}"),
             };
             match answer {
                 Outcome::Response(response) => return Poll::Ready(Ok(response)),
                 Outcome::Read(parts, body) => {
-                    let read = Reading { ahead: Some(ReadAhead::new(body)), parts: Some(parts) };
-                    this.state.set(State::Reading { read: Box::new(read) });
+                    let reading = Reading { ahead: ReadAhead::new(body), parts };
+                    this.state.set(State::Reading { read: Some(Box::new(reading)) });
                 }
                 Outcome::RetryPlan(again) => {
-                    let wait = Wait::again(this.call, this.spare.take(), &again);
-                    this.state.set(State::Waiting { wait: Box::new(wait) });
+                    let Some(request) = this.spare.take() else {
+                        unreachable!("only a call with a copy is sent again")
+                    };
+                    let wait = Wait::again(this.call, request, &again);
+                    this.state.set(State::Waiting { wait: Some(Box::new(wait)) });
                 }
             }
         }
     }
 }
 
+impl<RB: Body<Data = Bytes>> Reading<RB> {
+    /// Reads as much of the body as the verdict needs.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.parts.status.is_success() {
+            // The first event of a stream takes as long as the model thinks.
+            let enough = |ahead: &ReadAhead<RB>| first_event(&ahead.bytes(ERROR_BODY_MAX)).is_some();
+            self.ahead.poll_read(cx, ERROR_BODY_MAX, None, enough)
+        } else {
+            self.ahead.poll_read(cx, ERROR_BODY_MAX, Some(ERROR_BODY_TIME), |_| false)
+        }
+    }
+}
+
 impl<B> Wait<B> {
     /// A throttled call waits: by itself, or at its old place in the queue, where the key's cooldown is its wait.
-    fn again<C>(call: &Call<C>, request: Option<Request<B>>, again: &RetryPlan) -> Self {
+    fn again<C>(call: &Call<C>, request: Request<B>, again: &RetryPlan) -> Self {
         let since = Instant::now();
         let sleep = again.at.saturating_duration_since(since);
         let stage = if again.bypass_queue {
@@ -213,16 +225,15 @@ impl<B> Wait<B> {
         } else {
             Stage::Queue(call.queue(Some(sleep)))
         };
-        Self { stage, yields: sleep < TICK, since, request, told: false }
+        Self { stage, yields: sleep < TICK, since, request, traced: false }
     }
 
-    #[allow(clippy::type_complexity, reason = "the three ways a wait ends, once")]
     fn poll<S: Service<Request<B>> + Clone, C>(
         &mut self,
         cx: &mut Context<'_>,
         service: &mut S,
         call: &mut Call<C>,
-    ) -> Poll<Result<Result<(), LocalRejection>, S::Error>> {
+    ) -> Poll<WaitEnd<(), S::Error>> {
         if std::mem::take(&mut self.yields) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -234,53 +245,35 @@ impl<B> Wait<B> {
                     ready!(sleep.as_mut().poll(cx));
                     self.stage = requeue(call);
                 }
-                Stage::Queue(waiting) => {
-                    let Poll::Ready(outcome) = waiting.poll(cx) else {
-                        if !self.told {
-                            self.told = true;
+                Stage::Queue(waiter) => {
+                    let Poll::Ready(outcome) = waiter.poll(cx) else {
+                        if !self.traced {
+                            self.traced = true;
                             trace::waiting(&call.controller);
                         }
                         return Poll::Pending;
                     };
-                    let rejection = match outcome {
-                        WaitOutcome::Admitted(ticket) => {
-                            call.admitted(ticket);
-                            call.deliver_events();
-                            self.stage = Stage::Ready { late: false };
-                            continue;
-                        }
-                        WaitOutcome::Closed(closed) => LocalRejection::closed(closed),
-                        WaitOutcome::Rejected { retry_after } => {
-                            LocalRejection::new(RejectReason::Cooldown, Some(retry_after))
-                        }
-                        WaitOutcome::Full(turn) => LocalRejection::new(RejectReason::QueueFull, turn),
-                        WaitOutcome::Expired(WaitLimit::Timeout, turn) => {
-                            LocalRejection::new(RejectReason::QueueTimeout, turn)
-                        }
-                        WaitOutcome::Expired(WaitLimit::Deadline, turn) => {
-                            LocalRejection::new(RejectReason::Deadline, turn)
-                        }
-                    };
-                    return Poll::Ready(Ok(Err(rejection)));
-                }
-                Stage::Ready { late } => {
-                    let Poll::Ready(ready) = service.poll_ready(cx) else {
-                        *late = true;
-                        return Poll::Pending;
-                    };
-                    if let Err(error) = ready {
-                        return Poll::Ready(Err(error));
+                    match LocalRejection::of_wait(outcome) {
+                        Ok(ticket) => call.admitted(ticket),
+                        Err(rejection) => return Poll::Ready(WaitEnd::Rejected(rejection)),
                     }
-                    if *late && call.is_stopped() {
-                        // A cooldown has begun while the service was getting ready: as if it had not been admitted.
-                        // What was made ready is given up, as at the door: it may hold somebody else's permit.
-                        let fresh = service.clone();
-                        drop(std::mem::replace(service, fresh));
+                    call.deliver_events();
+                    self.stage = Stage::Ready(Readiness::default());
+                }
+                Stage::Ready(readiness) => {
+                    let waited = match ready!(readiness.poll(cx, service)) {
+                        Ok(waited) => waited,
+                        Err(error) => return Poll::Ready(WaitEnd::Failed(error)),
+                    };
+                    if waited && call.is_stopped() {
+                        // A cooldown has begun meanwhile: as if the call had not been admitted. The ready instance is given
+                        // up, since it may hold somebody else's permit.
+                        drop(take_ready(service));
                         call.withdraw();
                         self.stage = requeue(call);
                         continue;
                     }
-                    return Poll::Ready(Ok(Ok(())));
+                    return Poll::Ready(WaitEnd::Ready(()));
                 }
             }
         }

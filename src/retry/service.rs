@@ -11,6 +11,7 @@ use tower_service::Service;
 use super::call::Call;
 use super::future::{ResponseFuture, State};
 use super::layer::Shared;
+use crate::ready::take_ready;
 use crate::response::body::ResponseBody;
 use crate::retry::clone_body::{ByClone, CloneBody};
 
@@ -64,8 +65,7 @@ where
         let mut call = Call::new(self.shared.clone(), self.clone_body.clone(), context);
         // The readied instance is the one called, unless the call has to wait: then it is given up. It is declared after
         // the call, so that it goes first when something panics.
-        let fresh = self.inner.clone();
-        let mut ready = std::mem::replace(&mut self.inner, fresh);
+        let mut ready = take_ready(&mut self.inner);
         match call.try_admit() {
             Ok(true) => {
                 // Requests and futures are large, and each move of one is a copy: this is the path of nearly all calls.

@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 
 use super::permit::BodyState;
-use super::{AdmissionPolicy, Decision, State};
+use super::policy::{AdmissionPolicy, Decision};
+use super::state::State;
 
 impl<R: AdmissionPolicy> State<R> {
     /// What the policy says to the call whose turn it is. If only permits are missing, and as many are unread for too long,
@@ -31,7 +32,7 @@ impl<R: AdmissionPolicy> State<R> {
     }
 
     /// A permit has ended.
-    pub(super) fn end(&mut self, now: Option<Instant>, seq: u64, body: BodyState) {
+    pub(super) fn end(&mut self, now: Instant, seq: u64, body: BodyState) {
         let lent = match body {
             BodyState::Awaited { .. } | BodyState::Read => false,
             BodyState::Unread(key) => !self.unread.remove(key),

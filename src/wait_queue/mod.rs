@@ -6,8 +6,10 @@
 mod lending;
 mod order;
 mod permit;
+mod policy;
 #[cfg(test)]
 mod schedules;
+mod state;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -16,111 +18,27 @@ mod waiter;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::quota::Probe;
 use crate::request::{Priority, next_number};
-use crate::time::add;
 use order::{Arrival, WaitOrder};
 pub(crate) use permit::Permit;
+pub(crate) use policy::{Admission, AdmissionPolicy, Closed, Decision, Probe, TryAdmit};
+use state::State;
 use timer::{Share, Timers};
 pub use unread::DEFAULT_LEND_UNREAD_AFTER;
 pub(crate) use unread::Lent;
 use unread::Unread;
 pub(crate) use waiter::{WaitLimit, WaitLimits, WaitOutcome, Waiter};
 
-/// What a policy is told that needs no time.
-static ANY_TIME: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// How many waiters are told at once, outside the lock, that they do not go.
-const CHUNK: usize = 64;
-/// Deadlines of waiting calls are judged again at most this often: each second.
-const JUDGE_EVERY: Duration = Duration::from_secs(1);
-
 /// A call's place in every queue it meets, kept for its life: class first, then first come, first served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueuePosition {
     pub(crate) class: Priority,
     pub(crate) number: u64,
-}
-
-/// How a call may go; the policy gets it back when the call does.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Admission {
-    /// How far the call after it has to stay behind.
-    pub(crate) gap: Duration,
-    /// It goes although what is believed speaks against it.
-    pub(crate) probe: Option<Probe>,
-    /// A call that has not been throttled yet would tell more.
-    pub(crate) prefer_first_attempt: bool,
-}
-
-/// What a policy says to the call whose turn it is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Decision {
-    /// It may go now.
-    Admit(Admission),
-    /// Not before this moment, which lies in the future.
-    NotBefore(Instant),
-    /// Not before something ends, or this moment, which lies in the future.
-    Blocked(Instant),
-    /// Not for longer than this call waits; another one may go sooner.
-    Reject { retry_after: Duration },
-    /// Not for long: everybody is to be answered now.
-    Closed(Closed),
-}
-
-/// Why nobody is let in, and when it is worth trying again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Closed {
-    pub(crate) quota: bool,
-    pub(crate) retry_after: Duration,
-}
-
-/// Who may go when: the decision that a queue is built around.
-pub(crate) trait AdmissionPolicy: Send + 'static {
-    /// What a call asks for; kept for each waiter, so it is small.
-    type Call: Copy + Send;
-    /// What an admitted call gets.
-    type Ticket: Copy;
-    /// Whether the policy needs the time even when nobody waits.
-    const CLOCK: bool;
-
-    /// Somebody comes to an empty queue.
-    fn on_arrival(&mut self, now: Instant);
-    /// What the call whose turn it is may do when `ahead` others are counted as gone before it.
-    fn decide(&mut self, now: Instant, call: &Self::Call, ahead: usize) -> Decision;
-    /// The call goes.
-    fn admit(&mut self, now: Instant, call: &Self::Call, admission: Admission) -> Self::Ticket;
-    /// When a call with so many others before it can go at best, where that can be told.
-    fn earliest_start(&mut self, _now: Instant, _call: &Self::Call, _ahead: usize) -> Option<Instant> {
-        None
-    }
-    /// Whether [`earliest_start`](Self::earliest_start) tells something else than when this was last asked.
-    fn take_estimate_changed(&mut self) -> bool {
-        false
-    }
-    /// Whether a call has not been throttled yet.
-    fn is_first_attempt(_call: &Self::Call) -> bool {
-        true
-    }
-    /// What was admitted has ended. No time is told where a body came at once with the head that was told of.
-    fn release(&mut self, now: Option<Instant>, seq: u64);
-    /// How many permits have to be lent so that a call may go when `ahead` others are counted as gone before it. 0: it
-    /// lacks something else.
-    fn missing_permits(&self, now: Instant, ahead: usize) -> usize;
-    /// A permit whose response body nobody reads is lent: it no longer counts as in use.
-    fn lend_permit(&mut self);
-    /// A permit that was lent has ended: nothing is free again because of it. As in [`release`](Self::release), no time is told
-    /// where nobody needs it.
-    fn release_lent(&mut self, now: Option<Instant>, seq: u64);
-    /// Something of an admitted call's answer has come since this was last told.
-    fn on_progress(&mut self) {}
-    /// What was admitted at an estimated cost has used so much.
-    fn on_usage(&mut self, _estimated: f64, _used: f64) {}
 }
 
 /// A policy, its queue and its timers.
@@ -131,27 +49,6 @@ pub(crate) struct WaitQueue<R: AdmissionPolicy> {
     /// A frame of a body has come and nobody has told the policy.
     progressed: AtomicBool,
     me: Weak<Self>,
-}
-
-struct State<R: AdmissionPolicy> {
-    policy: R,
-    order: WaitOrder<R::Call>,
-    /// Permits that may be lent.
-    unread: Unread,
-    timers: Timers,
-    /// When the deadlines of those who wait may be judged again.
-    judge_at: Option<Instant>,
-}
-
-/// What a call at the door gets.
-pub(crate) enum TryAdmit<P> {
-    Admitted(P),
-    Wait,
-    Closed(Closed),
-    /// Its buckets stay empty for longer than it may wait.
-    Reject {
-        retry_after: Duration,
-    },
 }
 
 impl<R: AdmissionPolicy> WaitQueue<R> {
@@ -177,7 +74,7 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
             if !state.order.is_idle() {
                 return TryAdmit::Wait;
             }
-            let now = state.now();
+            let now = Instant::now();
             state.policy.on_arrival(now);
             match state.policy.decide(now, &call, 0) {
                 Decision::Admit(admission) => TryAdmit::Admitted(state.policy.admit(now, &call, admission)),
@@ -192,7 +89,7 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
     #[inline]
     pub(crate) fn update<T>(&self, event: impl FnOnce(&mut R, Instant) -> T) -> T {
         let mut state = self.lock();
-        let now = state.now();
+        let now = Instant::now();
         if self.progressed.swap(false, Ordering::Relaxed) {
             state.policy.on_progress();
         }
@@ -217,7 +114,7 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
         let mut state = self.lock();
         let waker = state.order.remove(position);
         state.timers.leave(share);
-        let now = state.now();
+        let now = Instant::now();
         self.finish(state, now);
         drop(waker);
     }
@@ -335,7 +232,7 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
                 Err(TryLockError::WouldBlock) => return, // whoever holds it looks at the target after unlocking
             };
             self.timer_fired.store(false, Ordering::SeqCst);
-            let now = state.now();
+            let now = Instant::now();
             // One that fired before its time is lost, because its runtime shuts down: whoever waits there looks for another.
             // Where none is left, that is seen to below.
             let lost = !state.timers.fired(now) && state.timers.are_made();
@@ -364,108 +261,5 @@ impl<R: AdmissionPolicy> timer::TimerTarget for WaitQueue<R> {
 impl<R: AdmissionPolicy> std::fmt::Debug for WaitQueue<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WaitQueue").finish_non_exhaustive()
-    }
-}
-
-impl<R: AdmissionPolicy> State<R> {
-    /// The time, or any time where neither the policy nor a waiter needs one: reading the clock is not free.
-    fn now(&self) -> Instant {
-        if R::CLOCK || self.order.len() > 0 { Instant::now() } else { *ANY_TIME }
-    }
-
-    /// Whether a call has to leave before it has queued.
-    fn turned_away(
-        &mut self,
-        now: Instant,
-        position: QueuePosition,
-        call: &R::Call,
-        limits: &WaitLimits,
-    ) -> Option<WaitOutcome<R::Ticket>> {
-        let ahead = if limits.again { self.order.ahead() } else { self.order.before(position.class) };
-        if !limits.again && limits.max_queue.is_some_and(|most| self.order.len_of(position.class) >= most) {
-            return Some(WaitOutcome::Full(self.wait_for_turn(now, call, ahead)));
-        }
-        let deadline = limits.deadline?;
-        let wait = self.wait_for_turn(now, call, ahead);
-        let late = wait.map_or(now, |wait| add(now, wait)) > deadline;
-        late.then_some(WaitOutcome::Expired(WaitLimit::Deadline, wait))
-    }
-
-    fn wait_for_turn(&mut self, now: Instant, call: &R::Call, ahead: usize) -> Option<Duration> {
-        Some(self.policy.earliest_start(now, call, ahead)?.saturating_duration_since(now))
-            .filter(|wait| !wait.is_zero())
-    }
-
-    /// Judges the deadlines of those who wait again, where the outlook has changed since they came. Tells when it wants to
-    /// be asked again.
-    fn judge_deadlines(&mut self, now: Instant) -> Option<Instant> {
-        if !self.order.has_deadlines() {
-            return None;
-        }
-        if let Some(at) = self.judge_at.filter(|at| *at > now) {
-            return Some(at);
-        }
-        if self.policy.take_estimate_changed() {
-            self.judge_at = Some(now + JUDGE_EVERY);
-            let policy = &mut self.policy;
-            self.order.reject_late(|call, deadline, ahead| {
-                let turn = policy.earliest_start(now, call, ahead).filter(|turn| *turn > deadline)?;
-                Some(turn.saturating_duration_since(now))
-            });
-        }
-        None
-    }
-
-    /// Whether a call may go that is called next.
-    fn may_go(&mut self, now: Instant, call: &R::Call) -> bool {
-        let ahead = self.order.ahead();
-        matches!(self.decide_or_lend(now, call, ahead), Decision::Admit(_))
-    }
-
-    /// Calls everybody who may go and sets the timers. True: there is more to tell; come again after waking these.
-    fn wake_eligible(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
-        self.order.expire(now);
-        let judge_at = self.judge_deadlines(now);
-        if self.order.take_rejected(CHUNK, wakers) {
-            return true;
-        }
-        let mut due = None;
-        while let Some((position, call)) = self.order.head() {
-            match self.decide_or_lend(now, &call, self.order.ahead()) {
-                Decision::Admit(Admission { prefer_first_attempt: true, .. }) => {
-                    // Only one that may go itself: another one would come, wait on, and be called again without end.
-                    let other = self.order.find(R::is_first_attempt);
-                    let other = other.filter(|(_, call)| self.may_go(now, call));
-                    wakers.extend(self.order.notify(other.map_or(position, |(position, _)| position), now));
-                }
-                Decision::Admit(_) => wakers.extend(self.order.notify(position, now)),
-                Decision::Closed(_) => {
-                    if self.order.notify_closed(CHUNK, wakers) {
-                        return true;
-                    }
-                }
-                Decision::Reject { .. } => {
-                    wakers.extend(self.order.notify_rejected(position));
-                    if wakers.len() >= CHUNK {
-                        return true;
-                    }
-                }
-                Decision::NotBefore(at) => {
-                    due = Some(at);
-                    break;
-                }
-                Decision::Blocked(at) => {
-                    due = Some(at);
-                    break;
-                }
-            }
-        }
-        let due = [due, judge_at, self.order.next_expiry()].into_iter().flatten().min();
-        // A policy that asked to be woken now would be woken for ever.
-        let due = due.map(|due| due.max(now + Duration::from_micros(1)));
-        if !self.timers.set(now, due, self.order.len() > 0) {
-            wakers.extend(self.order.some_wakers()); // to make one: only a waiter's poll has a runtime for sure
-        }
-        false
     }
 }

@@ -7,15 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::unread::UnreadKey;
-use super::{ANY_TIME, AdmissionPolicy, WaitQueue};
+use super::{AdmissionPolicy, WaitQueue};
 use crate::time::add;
 
 /// Where a permit is given back to, whatever the policy behind it.
 pub(crate) trait Release: Send + Sync {
     fn release(&self, seq: u64, body: BodyState);
-    /// The same at the end of an answer whose head was told of: the clock is read if that end was waited for, or if
-    /// somebody waits for the permit.
-    fn over(&self, seq: u64, body: BodyState, waited: bool);
     /// A response body goes to its caller; unread for so long, its permit is lent to whoever waits.
     fn handed_out(&self, lend_after: Duration) -> UnreadKey;
     /// An unread body is polled for the first time. False: its permit has been lent.
@@ -28,16 +25,9 @@ pub(crate) trait Release: Send + Sync {
 impl<R: AdmissionPolicy> Release for WaitQueue<R> {
     fn release(&self, seq: u64, body: BodyState) {
         let mut state = self.lock();
-        let now = state.now();
-        state.end(Some(now), seq, body);
-        self.finish(state, now);
-    }
-
-    fn over(&self, seq: u64, body: BodyState, waited: bool) {
-        let mut state = self.lock();
-        let now = ((R::CLOCK && waited) || state.order.len() > 0).then(Instant::now);
+        let now = Instant::now();
         state.end(now, seq, body);
-        self.finish(state, now.unwrap_or(*ANY_TIME));
+        self.finish(state, now);
     }
 
     fn handed_out(&self, lend_after: Duration) -> UnreadKey {
@@ -119,13 +109,6 @@ impl Permit {
     /// Tells the queue what the call has used.
     pub(crate) fn used(&self, estimated: f64, used: f64) {
         self.queue.used(estimated, used);
-    }
-
-    /// Gives it back at the end of an answer's body, which came at once or was waited for.
-    #[inline]
-    pub(crate) fn over(mut self, waited: bool) {
-        let seq = std::mem::replace(&mut self.seq, SETTLED);
-        self.queue.over(seq, self.body, waited);
     }
 
     /// Lets go of the permit without giving it back: its books are settled already.

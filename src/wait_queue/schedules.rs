@@ -5,6 +5,8 @@ use std::task::Context;
 use fastrand::Rng;
 
 use super::permit::BodyState;
+use std::time::Duration;
+
 use super::*;
 
 const LEND_AFTER: Duration = Duration::from_secs(1);
@@ -21,7 +23,6 @@ struct Seats {
 impl AdmissionPolicy for Seats {
     type Call = ();
     type Ticket = u64;
-    const CLOCK: bool = false;
 
     fn on_arrival(&mut self, _: Instant) {}
 
@@ -39,7 +40,7 @@ impl AdmissionPolicy for Seats {
         1
     }
 
-    fn release(&mut self, _: Option<Instant>, _: u64) {
+    fn release(&mut self, _: Instant, _: u64) {
         self.in_use -= 1;
     }
 
@@ -52,7 +53,7 @@ impl AdmissionPolicy for Seats {
         self.lent += 1;
     }
 
-    fn release_lent(&mut self, _: Option<Instant>, _: u64) {
+    fn release_lent(&mut self, _: Instant, _: u64) {
         self.lent -= 1;
     }
 }

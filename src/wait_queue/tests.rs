@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
+use std::time::Duration;
+
 use super::*;
 
 /// So many permits, and nobody before a time.
@@ -14,7 +16,6 @@ struct Clocked {
 impl AdmissionPolicy for Clocked {
     type Call = ();
     type Ticket = u64;
-    const CLOCK: bool = true;
 
     fn on_arrival(&mut self, _: Instant) {}
 
@@ -31,7 +32,7 @@ impl AdmissionPolicy for Clocked {
         1
     }
 
-    fn release(&mut self, _: Option<Instant>, _: u64) {
+    fn release(&mut self, _: Instant, _: u64) {
         self.free += 1;
     }
 
@@ -41,7 +42,7 @@ impl AdmissionPolicy for Clocked {
 
     fn lend_permit(&mut self) {}
 
-    fn release_lent(&mut self, _: Option<Instant>, _: u64) {}
+    fn release_lent(&mut self, _: Instant, _: u64) {}
 }
 
 #[derive(Default)]

@@ -174,7 +174,7 @@ impl World {
             QuotaEvent::End { which } => {
                 let Some(which) = self.pick(which) else { return };
                 let (ticket, _) = self.out.swap_remove(which);
-                self.controller.release(Some(now), ticket.seq);
+                self.controller.release(now, ticket.seq);
             }
             QuotaEvent::Lend { which } => {
                 let Some(which) = self.pick(which).filter(|which| self.out[*which].1) else { return };
@@ -185,7 +185,7 @@ impl World {
             QuotaEvent::Return { which } => {
                 if !self.lent.is_empty() {
                     let ticket = self.lent.swap_remove(which % self.lent.len());
-                    self.controller.release_lent(Some(now), ticket.seq);
+                    self.controller.release_lent(now, ticket.seq);
                 }
             }
             QuotaEvent::Withdrawn { which } => {
@@ -340,10 +340,10 @@ proptest! {
         // Everybody who is out comes back: then the queue empties, at most a day for each of those who wait.
         for _ in 0..3 * (world.queue.len() + world.asleep.len()) + 2 {
             while let Some((ticket, _)) = world.out.pop() {
-                world.controller.release(Some(world.now), ticket.seq);
+                world.controller.release(world.now, ticket.seq);
             }
             while let Some(ticket) = world.lent.pop() {
-                world.controller.release_lent(Some(world.now), ticket.seq);
+                world.controller.release_lent(world.now, ticket.seq);
             }
             world.wake_eligible();
             world.pass(Duration::from_secs(86_401));
@@ -364,7 +364,7 @@ proptest! {
         let (limit, left) = (f64::from(limit), f64::from(limit) * (1.0 - used));
         let estimate = BucketEstimate::first(0.0, Sent { seq: ticket.seq, at: 0.0, spent: 1.0, calls: 1.0 }, 1.0, 60.0, Shown { limit, remaining: left, reset: Some(60.0 * used) });
         world.controller.buckets.push(Bucket { dimension: Dimension::Requests, estimate });
-        world.controller.release(Some(world.now), ticket.seq);
+        world.controller.release(world.now, ticket.seq);
         world.out.clear();
         world.apply(&QuotaEvent::Jump);
         let at = world.controller.secs(world.now);

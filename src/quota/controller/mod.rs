@@ -32,7 +32,7 @@ use crate::dialect::Dialect;
 use crate::event::QuotaEvent;
 use crate::response::error_reply::ErrorReply;
 use crate::time::{add, in_secs};
-use crate::wait_queue::{Admission, AdmissionPolicy, Decision};
+use crate::wait_queue::{Admission, AdmissionPolicy, Decision, Probe};
 use attribution::Attribution;
 use bucket::BucketEstimate;
 pub(crate) use call_info::CallInfo;
@@ -42,7 +42,6 @@ use cooldown::{ClosedReason, Cooldown, State};
 use cost_correction::Correction;
 use learned_rate::LearnedRate;
 use on_headers::window_of;
-pub(crate) use probe::Probe;
 use probe::Probes;
 use window::{Flight, Window};
 
@@ -182,7 +181,7 @@ impl Controller {
     /// A 2xx whose body is already over.
     pub(crate) fn on_finished(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.on_success(now, ticket, shown);
-        self.release(Some(now), ticket.seq);
+        self.release(now, ticket.seq);
     }
 
     /// An answer that neither succeeds nor throttles: its headers show as much as any other's. The permit stays taken until
@@ -211,7 +210,7 @@ impl Controller {
 
     /// A call that was admitted but not sent after all gives back what it took.
     pub(crate) fn on_withdrawn(&mut self, now: Instant, ticket: &Ticket) {
-        self.release(Some(now), ticket.seq);
+        self.release(now, ticket.seq);
         self.learned_rate.throttled(self.secs(now), self.secs(ticket.sent));
         self.last = self.last.and_then(|last| last.checked_sub(ticket.gap));
         for unit in UNITS {
@@ -293,11 +292,9 @@ impl Controller {
     }
 
     /// A call has ended, whether its permit was lent or not.
-    fn gone(&mut self, now: Option<Instant>, seq: u64) {
-        if let Some(now) = now {
-            self.expire_acks(now);
-            self.heard = now;
-        }
+    fn gone(&mut self, now: Instant, seq: u64) {
+        self.expire_acks(now);
+        self.heard = now;
         self.window.close(seq);
         self.cooldown.back(seq);
     }
@@ -339,7 +336,6 @@ impl Controller {
 impl AdmissionPolicy for Controller {
     type Call = CallInfo;
     type Ticket = Ticket;
-    const CLOCK: bool = true;
 
     #[inline]
     fn on_arrival(&mut self, now: Instant) {
@@ -441,7 +437,7 @@ impl AdmissionPolicy for Controller {
     }
 
     /// The body's end or drop, or any end that is neither a success nor a 429: what was spent stays spent.
-    fn release(&mut self, now: Option<Instant>, seq: u64) {
+    fn release(&mut self, now: Instant, seq: u64) {
         self.gone(now, seq);
         self.window.left(seq);
     }
@@ -457,7 +453,7 @@ impl AdmissionPolicy for Controller {
         self.window.lend();
     }
 
-    fn release_lent(&mut self, now: Option<Instant>, seq: u64) {
+    fn release_lent(&mut self, now: Instant, seq: u64) {
         self.gone(now, seq);
         self.window.lent.returned();
     }

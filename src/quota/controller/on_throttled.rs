@@ -59,7 +59,7 @@ impl Controller {
     ) -> ThrottleOutcome {
         self.expire_acks(now);
         let sent = self.window.sent_at(ticket.seq, ticket.sent);
-        self.release(Some(now), ticket.seq);
+        self.release(now, ticket.seq);
         if let Some(sent) = sent {
             self.window.throttle_took(now.saturating_duration_since(sent));
         }
@@ -182,7 +182,7 @@ impl Controller {
     /// other keys of the account are to be closed, too.
     pub(crate) fn on_quota_exhausted(&mut self, now: Instant, ticket: &Ticket, verdict: &Verdict) -> Option<Duration> {
         self.expire_acks(now);
-        self.release(Some(now), ticket.seq);
+        self.release(now, ticket.seq);
         self.learned_rate.throttled(self.secs(now), self.secs(ticket.sent));
         let why = if verdict.account { ClosedReason::Account } else { ClosedReason::Quota };
         self.close(now, QUOTA_PROBE, why, ticket.seq).filter(|_| verdict.account)

@@ -8,9 +8,8 @@ use super::{Controller, NOTHING};
 use crate::classify::{Dimension, Unit};
 use crate::event::QuotaEvent;
 use crate::quota::controller::call_info::CallInfo;
-use crate::quota::controller::probe::Probe;
 use crate::time::{LONGEST, add, in_secs, secs};
-use crate::wait_queue::{Admission, Decision};
+use crate::wait_queue::{Admission, Decision, Probe};
 
 /// When a call may go as far as the levels and the learned_rate tell.
 pub(super) struct Pace {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::wait_queue::Probe;
+
 /// The first window probe of a key goes when so long nothing was admitted: 0.7 s.
 const FIRST_WINDOW_PROBE: Duration = Duration::from_millis(700);
 /// A later window probe goes at the earliest when so long nothing was admitted: 5 s ...
@@ -19,17 +21,6 @@ const WINDOW_FACTOR_MAX: u32 = 8;
 pub(super) const PROBE_MAX: Duration = Duration::from_secs(600);
 /// All probes of a key together are at least so far apart: 1 s.
 const BETWEEN: Duration = Duration::from_secs(1);
-
-/// What a probe refutes or confirms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Probe {
-    /// That no more calls may be in flight.
-    Window,
-    /// That the buckets are empty.
-    Level,
-    /// That the key is closed.
-    Closed,
-}
 
 /// The schedule of a key's probes.
 #[derive(Debug)]
