@@ -1,8 +1,9 @@
 //! What a key's controller has to tell: events for whoever watches, so that a higher quota is asked for in time.
 
+use std::fmt;
 use std::time::Duration;
 
-use crate::classify::Dimension;
+use crate::vocabulary::Dimension;
 
 /// Something about a key that is worth knowing; see [`RetryOn429Layer::on_event`](crate::RetryOn429Layer::on_event).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,4 +47,24 @@ pub enum QuotaEvent {
         /// How many keys are remembered; see [`max_keys`](crate::RetryOn429Layer::max_keys).
         max_keys: usize,
     },
+}
+
+impl QuotaEvent {
+    /// A name for logs and metrics, distinct for each variant.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::LimitChanged { .. } => "limit_changed",
+            Self::Closed { .. } => "closed",
+            Self::BucketEmpty { .. } => "bucket_empty",
+            Self::PermitsLent { .. } => "permits_lent",
+            Self::Opened => "opened",
+            Self::TooManyKeys { .. } => "too_many_keys",
+        }
+    }
+}
+
+impl fmt::Display for QuotaEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }

@@ -62,13 +62,14 @@ mod trace;
 #[cfg(not(feature = "tracing"))]
 #[path = "trace_off.rs"]
 mod trace;
+mod vocabulary;
 mod wait_queue;
 
 pub use classify::{RateLimitSnapshot, Verdict};
 pub use dialect::Dialect;
 pub use event::QuotaEvent;
 pub use limit::{ConcurrencyLimit, ConcurrencyLimitLayer, LimitHandle, ReleaseAt};
-pub use quota::Quotas;
+pub use quota::{PacingConfig, Quotas};
 pub use request::{Cost, Deadline, NoRetry, Priority, QuotaKey, ResendCount, pool};
 pub use response::body::ResponseBody;
 pub use response::buffer;

@@ -1,31 +1,14 @@
 //! What happens to a call, as `tracing` events: never a body, a prompt or a credential.
 
-use tokio::time::Instant;
+use std::time::Duration;
 
 use crate::classify::Verdict;
 use crate::event::QuotaEvent;
-use crate::quota::Controller;
 use crate::response::rejection::LocalRejection;
-use crate::retry::StopReason;
-use crate::wait_queue::WaitQueue;
 
-/// A call begins to wait: why, and until when if that is known.
-pub(crate) fn waiting(controller: &WaitQueue<Controller>) {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return;
-    }
-    let now = Instant::now();
-    let queued = controller.queued();
-    controller.read(|controller| {
-        let left = controller.until().map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
-        let cause = match left {
-            Some(_) => "cooldown",
-            None if controller.in_flight() >= controller.window() => "window",
-            None => "pace",
-        };
-        let (in_flight, window) = (controller.in_flight(), controller.window());
-        tracing::debug!(cause, left_ms = left.map(as_ms), in_flight, window, queued, "waiting");
-    });
+/// A call begins to wait.
+pub(crate) fn waiting(cause: &str, left: Option<Duration>, in_flight: u32, window: u32, queued: usize) {
+    tracing::debug!(cause, left_ms = left.map(as_ms), in_flight, window, queued, "waiting");
 }
 
 /// The server throttled.
@@ -43,7 +26,7 @@ pub(crate) fn in_body(verdict: &Verdict) {
 }
 
 /// A 429 is handed to the caller.
-pub(crate) fn gave_up(reason: StopReason, attempts: u32) {
+pub(crate) fn gave_up(reason: &dyn std::fmt::Debug, attempts: u32) {
     tracing::warn!(?reason, attempts, "gave up");
 }
 
@@ -62,6 +45,6 @@ pub(crate) fn rejected_locally(rejection: &LocalRejection) {
     tracing::debug!(code = rejection.reason.code(), retry_after_ms = rejection.retry_after.map(as_ms), "not sent");
 }
 
-fn as_ms(time: std::time::Duration) -> u64 {
+fn as_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,19 +1,18 @@
 //! Without the feature `tracing`: nothing is told.
 
+use std::time::Duration;
+
 use crate::classify::Verdict;
 use crate::event::QuotaEvent;
-use crate::quota::Controller;
 use crate::response::rejection::LocalRejection;
-use crate::retry::StopReason;
-use crate::wait_queue::WaitQueue;
 
-pub(crate) fn waiting(_: &WaitQueue<Controller>) {}
+pub(crate) fn waiting(_: &str, _: Option<Duration>, _: u32, _: u32, _: usize) {}
 
 pub(crate) fn throttled(_: &Verdict, _: u32) {}
 
 pub(crate) fn in_body(_: &Verdict) {}
 
-pub(crate) fn gave_up(_: StopReason, _: u32) {}
+pub(crate) fn gave_up(_: &dyn std::fmt::Debug, _: u32) {}
 
 pub(crate) fn rejected_locally(_: &LocalRejection) {}
 

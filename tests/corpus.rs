@@ -71,7 +71,7 @@ fn classify(row: &Value) -> Verdict {
 
 fn answer(verdict: &Verdict, field: &str) -> Value {
     match field {
-        "kind" => verdict.kind.as_str().into(),
+        "kind" => label(verdict.kind).into(),
         "scope" => verdict.scope.map(|s| s.as_str()).into(),
         "retry_after_ms" => verdict.retry_after.map(|d| d.as_millis() as u64).into(),
         "limit" => verdict.limit.into(),
@@ -164,4 +164,12 @@ fn fixtures() {
 fn the_wall_clock_is_not_needed() {
     let verdict = Verdict::of(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), b"");
     assert_eq!(verdict, Verdict::of_at(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), b"", SystemTime::UNIX_EPOCH));
+}
+
+/// The corpus has one word for what is never retried.
+fn label(kind: tower_429::classify::Kind) -> &'static str {
+    match kind {
+        tower_429::classify::Kind::TooLarge | tower_429::classify::Kind::Pass => "not_retryable",
+        kind => kind.as_str(),
+    }
 }

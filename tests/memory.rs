@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service};
-use tower_429::{ConcurrencyLimitLayer, LimitHandle, RetryOn429Layer};
+use tower_429::{ConcurrencyLimitLayer, LimitHandle, PacingConfig, RetryOn429Layer};
 
 #[derive(Default)]
 struct Wakes(AtomicUsize);
@@ -125,7 +125,7 @@ async fn a_hundred_thousand_waiters_cost_little_memory_logarithmic_time_and_one_
 #[tokio::test(start_paused = true)]
 async fn a_waiter_at_the_gate_costs_no_more() {
     // The controller's queue carries what a call asks for, too.
-    let mut client = RetryOn429Layer::new().initial_window(1).layer(inner());
+    let mut client = RetryOn429Layer::new().pacing(PacingConfig::new().initial_window(1)).layer(inner());
     let mut calls: Vec<Call> = (0..10_000)
         .map(|_| {
             let call = client.call(Request::new(Full::default()));

@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(read(&[("retry-after", "Tue, 14 Nov 2023 22:13:50 GMT")]), ms(30_000));
         let date = ("date", "Tue, 14 Nov 2023 22:13:40 GMT");
         assert_eq!(read(&[("retry-after", "Tue, 14 Nov 2023 22:13:50 GMT"), date]), ms(10_000));
-        assert_eq!(read(&[("retry-after", "18446744073709551615")]), Some(duration::MAX));
+        assert_eq!(read(&[("retry-after", "18446744073709551615")]), Some(crate::classify::parse::time_unit::MAX));
         assert_eq!(read(&[("x-ratelimit-reset-tokens", "5s")]), None);
     }
 

@@ -16,77 +16,12 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
-pub use headers::dimension::{Dimension, Unit};
 pub use headers::{BucketSnapshot, MAX_DIMENSIONS, RateLimitSnapshot};
 pub use hint::{retry_after, should_retry};
 
+pub use crate::vocabulary::{Dimension, Evidence, HintSource, Kind, Scope, Unit};
+
 use crate::dialect::Dialect;
-
-/// What kind of answer a response is, and so what can cure it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Kind {
-    /// Too many requests or tokens for now: waiting cures it.
-    RateLimited,
-    /// Too many calls at once: sending fewer at a time cures it.
-    Concurrency,
-    /// The server itself has no capacity: waiting cures it, whatever the quota.
-    Overloaded,
-    /// A budget, a plan or a balance is used up: no wait of a useful length cures it.
-    QuotaExhausted,
-    /// The request alone exceeds its limit: it can never succeed as it is.
-    TooLarge,
-    /// The server failed; the request may have been processed.
-    ServerError,
-    /// Anything else, successes included: not ours to handle.
-    Pass,
-}
-
-/// Which of a key's limits a verdict speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Scope {
-    /// Requests in a short window.
-    Requests,
-    /// Tokens in a short window.
-    Tokens,
-    /// Input tokens in a short window.
-    InputTokens,
-    /// Output tokens in a short window.
-    OutputTokens,
-    /// Images in a short window.
-    Images,
-    /// Calls at once.
-    Concurrent,
-    /// Requests a day.
-    DailyRequests,
-    /// Tokens a day.
-    DailyTokens,
-    /// Tokens waiting in batches.
-    EnqueuedTokens,
-    /// Requests waiting in batches.
-    EnqueuedRequests,
-}
-
-/// Where the delay in a [`Verdict`] was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum HintSource {
-    /// A header or the body states when to come back.
-    Stated,
-    /// Only the `reset` of an exhausted bucket: the time until it is *full*, an upper bound.
-    Reset,
-}
-
-/// Whether a throttling answer names the limit it speaks of; any other answer counts as named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Evidence {
-    /// Its message, figures, hint or headers say which limit was met.
-    Named,
-    /// It says only that there was one: `Rate limit reached for fine-tuned model` and the like.
-    Bare,
-}
 
 /// What the server said, as far as it can be told from one answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -249,47 +184,6 @@ impl Verdict {
     /// Whether waiting or sending less at once cures it.
     pub const fn is_throttling(&self) -> bool {
         matches!(self.kind, Kind::RateLimited | Kind::Concurrency | Kind::Overloaded)
-    }
-}
-
-impl Kind {
-    /// A name for logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::RateLimited => "rate_limit",
-            Self::Concurrency => "concurrency",
-            Self::Overloaded => "overloaded",
-            Self::QuotaExhausted => "quota_exhausted",
-            Self::TooLarge | Self::Pass => "not_retryable",
-            Self::ServerError => "server_error",
-        }
-    }
-}
-
-impl Scope {
-    /// The same in a window of a day, where there is such a scope.
-    pub(crate) const fn daily(self) -> Self {
-        match self {
-            Self::Requests => Self::DailyRequests,
-            Self::Tokens | Self::InputTokens | Self::OutputTokens => Self::DailyTokens,
-            other => other,
-        }
-    }
-
-    /// A name for logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Tokens => "tokens",
-            Self::InputTokens => "input_tokens",
-            Self::OutputTokens => "output_tokens",
-            Self::Images => "images",
-            Self::Concurrent => "concurrent",
-            Self::DailyRequests => "daily_requests",
-            Self::DailyTokens => "daily_tokens",
-            Self::EnqueuedTokens => "enqueued_tokens",
-            Self::EnqueuedRequests => "enqueued_requests",
-        }
     }
 }
 

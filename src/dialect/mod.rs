@@ -3,19 +3,10 @@
 //! An error answer is told by its shape, whoever sent it: the code lists of all dialects are looked through. A dialect matters
 //! where two providers give one code two meanings, and then its own list comes first.
 
-use crate::classify::{Kind, Scope};
+pub use crate::vocabulary::Pricing;
+use crate::vocabulary::{Kind, Scope};
 
 mod providers;
-
-/// How a provider counts the tokens of a call before it has run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pricing {
-    /// The larger of the text's tokens and the most that may come back, as OpenAI documents it.
-    Larger,
-    /// Their sum: what may come back is reserved beforehand.
-    Sum,
-}
 
 /// A provider's way of throttling, and of counting.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,8 +1,8 @@
 //! The providers, as data.
 
 use super::{Dialect, Pricing};
-use crate::classify::Kind::{Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
-use crate::classify::Scope::{
+use crate::vocabulary::Kind::{Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
+use crate::vocabulary::Scope::{
     Concurrent, DailyRequests, EnqueuedTokens, Images, InputTokens, OutputTokens, Requests, Tokens,
 };
 

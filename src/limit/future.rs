@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::ReleaseAt;
-use super::layer::Config;
+use super::config::Config;
 use super::policy::FixedLimit;
 use crate::quota::{Admitted, Clearance};
 use crate::ready::{Readiness, WaitEnd, take_ready};
@@ -46,7 +46,7 @@ pin_project! {
 
 /// What a call needs to wait by.
 pub(super) struct Plan {
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     pub(super) queue: Arc<WaitQueue<FixedLimit>>,
     pub(super) position: QueuePosition,
     pub(super) limits: WaitLimits,

@@ -55,22 +55,18 @@
 //!
 //! Dropping a call's future at any point frees its permit or its place in the queue.
 
+mod config;
 mod future;
+mod handle;
 mod layer;
 mod policy;
 mod service;
 
 pub use crate::wait_queue::DEFAULT_LEND_UNREAD_AFTER;
-pub use layer::{ConcurrencyLimitLayer, LimitHandle, MAX_LIMIT_KEYS};
+pub use config::MAX_LIMIT_KEYS;
+pub use future::ResponseFuture;
+pub use handle::LimitHandle;
+pub use layer::ConcurrencyLimitLayer;
 pub use service::ConcurrencyLimit;
 
-/// When a permit is free again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum ReleaseAt {
-    /// At the first of end of stream, error and drop of the response body.
-    #[default]
-    BodyEnd,
-    /// As soon as the response's head is there, as tower's limit does.
-    Headers,
-}
+pub use crate::vocabulary::ReleaseAt;

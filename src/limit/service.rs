@@ -7,9 +7,11 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::ConcurrencyLimitLayer;
+use super::config::{Config, Shared};
 use super::future::{Plan, ResponseFuture};
 use crate::quota::Admitted;
 use crate::ready::take_ready;
@@ -21,12 +23,33 @@ use crate::wait_queue::{Permit, QueuePosition, TryAdmit, WaitLimits};
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit<S> {
     inner: S,
-    layer: Arc<ConcurrencyLimitLayer>, // a service is cloned for each call
+    config: Arc<Config>, // a service is cloned for each call
+    shared: Arc<Shared>,
+}
+
+impl ConcurrencyLimit<()> {
+    /// The layer that wraps services with this limit; see [`ConcurrencyLimitLayer::new`].
+    ///
+    /// # Panics
+    ///
+    /// If `n` is zero.
+    pub fn layer(n: usize) -> ConcurrencyLimitLayer {
+        ConcurrencyLimitLayer::new(n)
+    }
 }
 
 impl<S> ConcurrencyLimit<S> {
-    pub(super) fn new(inner: S, layer: ConcurrencyLimitLayer) -> Self {
-        Self { inner, layer: Arc::new(layer) }
+    /// Wraps a service with a limit of its own; see [`ConcurrencyLimitLayer::new`].
+    ///
+    /// # Panics
+    ///
+    /// If `n` is zero.
+    pub fn new(inner: S, n: usize) -> Self {
+        ConcurrencyLimitLayer::new(n).layer(inner)
+    }
+
+    pub(super) fn from_parts(inner: S, config: Arc<Config>, shared: Arc<Shared>) -> Self {
+        Self { inner, config, shared }
     }
 
     /// The inner service.
@@ -59,9 +82,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let config = &self.layer.config;
+        let config = &self.config;
         let admitted = request.extensions().get::<Admitted>();
-        let queue = self.layer.shared.queue(config.per_key, &request, admitted);
+        let queue = self.shared.queue(config.per_key, &request, admitted);
         // The readied instance is the one called, unless the call has to wait: then it is given up.
         let mut ready = take_ready(&mut self.inner);
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.at());
@@ -80,7 +103,7 @@ where
             |admitted| admitted.position,
         );
         let limits = WaitLimits { max_queue: config.max_queue, timeout: config.queue_timeout, deadline, again: false };
-        let plan = Plan { config: *config, queue, position, limits, admitted: admitted.cloned() };
+        let plan = Plan { config: Arc::clone(config), queue, position, limits, admitted: admitted.cloned() };
         ResponseFuture::waiting(self.inner.clone(), request, plan)
     }
 }

@@ -16,50 +16,22 @@
 //! * `account`: keys that share a plan, and what is known of it
 
 mod account;
+mod config;
 mod controller;
 mod registry;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::backoff::Backoff;
 use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
 use crate::wait_queue::{Closed, QueuePosition, WaitQueue};
+pub(crate) use config::ControllerConfig;
+pub use config::{DEFAULT_INITIAL_WINDOW, DEFAULT_MAX_WAIT, PacingConfig};
 pub(crate) use controller::{CallInfo, Controller, PendingEvents, Ticket};
 pub(crate) use registry::{Found, Member, Origin};
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
-
-/// How many calls a new key may have in flight before anything is known of it: 16.
-pub const DEFAULT_INITIAL_WINDOW: u32 = 16;
-/// A hint beyond this is not waited for, and closes its key: 120 s.
-pub const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(120);
-
-/// What a controller is told by its layer.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct ControllerConfig {
-    pub(crate) pacing: bool,
-    pub(crate) initial_window: u32,
-    pub(crate) max_wait: Duration,
-    pub(crate) backoff: Backoff,
-    pub(crate) requests_per_minute: Option<f64>,
-    pub(crate) tokens_per_minute: Option<f64>,
-}
-
-impl Default for ControllerConfig {
-    fn default() -> Self {
-        Self {
-            pacing: true,
-            initial_window: DEFAULT_INITIAL_WINDOW,
-            max_wait: DEFAULT_MAX_WAIT,
-            backoff: Backoff::default(),
-            requests_per_minute: None,
-            tokens_per_minute: None,
-        }
-    }
-}
 
 /// In a request's extensions, for each attempt: its position, its key, and the controller that let it go.
 ///

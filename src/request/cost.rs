@@ -1,6 +1,6 @@
 //! What one call takes from its key's limits.
 
-use crate::classify::Unit;
+use crate::vocabulary::Unit;
 
 /// What one call takes from its key's limits: one request, and so many tokens.
 ///
@@ -13,7 +13,7 @@ use crate::classify::Unit;
 /// request.extensions_mut().insert(Cost::tokens(1_200.0));
 ///
 /// // A provider that limits input and output by themselves:
-/// request.extensions_mut().insert(Cost::tokens(1_200.0).input(200.0).output(1_000.0));
+/// request.extensions_mut().insert(Cost::tokens(1_200.0).with_input(200.0).with_output(1_000.0));
 /// ```
 ///
 /// A body that cannot be read (it cannot be copied, is larger than 4 MiB, or is no JSON object) leaves the tokens unknown,
@@ -50,18 +50,33 @@ impl Cost {
         self.tokens.is_some()
     }
 
-    /// So many of them count as input.
+    /// Sets how many of the tokens count as input.
     #[must_use]
-    pub const fn input(mut self, tokens: f64) -> Self {
+    pub const fn with_input(mut self, tokens: f64) -> Self {
         if let Some(known) = &mut self.tokens {
             known.input = sane(tokens);
         }
         self
     }
 
-    /// So many of them count as output.
+    /// The tokens of the call; `None` where no estimate is possible.
+    pub const fn total(self) -> Option<f64> {
+        if self.is_known() { Some(self.of(Unit::Tokens)) } else { None }
+    }
+
+    /// The tokens that count as input; `None` where no estimate is possible.
+    pub const fn input(self) -> Option<f64> {
+        if self.is_known() { Some(self.of(Unit::InputTokens)) } else { None }
+    }
+
+    /// The tokens that count as output; `None` where no estimate is possible.
+    pub const fn output(self) -> Option<f64> {
+        if self.is_known() { Some(self.of(Unit::OutputTokens)) } else { None }
+    }
+
+    /// Sets how many of the tokens count as output.
     #[must_use]
-    pub const fn output(mut self, tokens: f64) -> Self {
+    pub const fn with_output(mut self, tokens: f64) -> Self {
         if let Some(known) = &mut self.tokens {
             known.output = sane(tokens);
         }
@@ -108,7 +123,7 @@ mod tests {
     fn a_cost_is_never_negative_or_no_number() {
         assert_eq!(Cost::tokens(-3.0), Cost::tokens(0.0));
         assert_eq!(Cost::tokens(f64::NAN), Cost::tokens(0.0));
-        assert!(Cost::tokens(f64::INFINITY).output(1e300).of(Unit::OutputTokens).is_finite());
+        assert!(Cost::tokens(f64::INFINITY).with_output(1e300).of(Unit::OutputTokens).is_finite());
     }
 
     #[test]
@@ -118,6 +133,9 @@ mod tests {
         assert_ne!(unknown, Cost::tokens(0.0));
         assert_eq!([Unit::Requests, Unit::Tokens, Unit::InputTokens].map(|unit| unknown.of(unit)), [1.0, 0.0, 0.0]);
         assert_eq!(format!("{unknown:?}"), "Cost(unknown)");
-        assert_eq!(format!("{:?}", Cost::tokens(5.0).output(2.0)), "Cost { tokens: 5.0, input: 5.0, output: 2.0 }");
+        assert_eq!(
+            format!("{:?}", Cost::tokens(5.0).with_output(2.0)),
+            "Cost { tokens: 5.0, input: 5.0, output: 2.0 }"
+        );
     }
 }

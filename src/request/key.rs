@@ -64,7 +64,7 @@ impl QuotaKey {
         uri: &Uri,
         headers: &HeaderMap,
         model: Option<&[u8]>,
-        pool_of: Option<fn(&str) -> &str>,
+        pool_of: Option<&dyn Fn(&str) -> &str>,
     ) -> Self {
         let in_path = path::model(host::of(uri, headers), uri.path());
         let in_body = || model.map(|model| std::str::from_utf8(model).unwrap_or_default());
@@ -143,8 +143,8 @@ mod tests {
         let pool = |pool: &str| QuotaKey::of_head(&uri, &HeaderMap::new(), pool.as_bytes());
         assert_eq!(key(None, None), pool("batches"));
         assert_eq!(key(Some(b"m"), None), pool("m"));
-        assert_eq!(key(Some(b"m"), Some(|_| "mine")), pool("mine"));
-        assert_eq!(key(None, Some(|_| "mine")), pool("mine"));
+        assert_eq!(key(Some(b"m"), Some(&|_| "mine")), pool("mine"));
+        assert_eq!(key(None, Some(&|_| "mine")), pool("mine"));
         let uri = Uri::from_static("https://h/openai/deployments/d/chat/completions");
         let in_path = QuotaKey::of_model(&uri, &HeaderMap::new(), Some(b"m"), None);
         assert_eq!(in_path, QuotaKey::of_head(&uri, &HeaderMap::new(), b"d"));

@@ -1,5 +1,6 @@
 //! The order of calls that wait: their class, and their number within it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -44,5 +45,22 @@ impl Priority {
     /// What one admission costs the class: the inverse of its weight.
     pub(crate) const fn stride(self) -> u64 {
         Self::Interactive.weight() / self.weight()
+    }
+}
+
+impl Priority {
+    /// A name for logs and metrics, distinct for each variant.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Normal => "normal",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -1,5 +1,6 @@
 //! What we answer ourselves: a response like the server's own, marked as ours, so that error types never change.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,7 +168,13 @@ impl LocalRejection {
 }
 
 /// Makes the local answer.
-pub(crate) type RejectWith = fn(&LocalRejection) -> Response<Bytes>;
+pub(crate) type RejectWith = Arc<dyn Fn(&LocalRejection) -> Response<Bytes> + Send + Sync>;
+
+impl fmt::Display for RejectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode, response};
 
 use super::call::Call;
-use super::layer::Shared;
+use super::config::Shared;
 use crate::classify::{Kind, Verdict};
 use crate::quota::{Controller, Ticket};
 use crate::request::QuotaKey;

@@ -9,8 +9,8 @@ use http::{HeaderValue, Method, Request, Response, header::HeaderName};
 use http_body::Body;
 use tokio::time::Instant;
 
+use super::config::Shared;
 use super::info::{RetryInfo, StopReason};
-use super::layer::Shared;
 use super::policy::{Class, Spent, may_sleep};
 use crate::backoff;
 use crate::classify::Verdict;

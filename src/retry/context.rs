@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 
 use super::call::CallContext;
-use super::layer::Shared;
+use super::config::Shared;
 use crate::classify::RateLimitSnapshot;
 use crate::dialect::Dialect;
 use crate::event::QuotaEvent;
@@ -76,7 +76,8 @@ impl Shared {
         let is_empty = body.size_hint().exact() == Some(0);
         let body = at_hand.unwrap_or_default();
         let estimate = Estimate::of(&body);
-        let key = given.unwrap_or_else(|| QuotaKey::of_model(uri, headers, estimate.model, config.pool));
+        let pool_of = config.pool.as_ref().map(|of| &**of as &dyn Fn(&str) -> &str);
+        let key = given.unwrap_or_else(|| QuotaKey::of_model(uri, headers, estimate.model, pool_of));
         let found = self.quotas.controller(key, &config.controller, || {
             let dialect = config.dialect.unwrap_or_else(|| Dialect::for_host(host::of(uri, headers)));
             let account = given.unwrap_or_else(|| QuotaKey::of_head(uri, headers, b""));
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_first_call_of_a_key_has_a_price_whether_its_key_is_given_or_not() {
-        let price = Cost::tokens(10.0).input(4.0).output(10.0);
+        let price = Cost::tokens(10.0).with_input(4.0).with_output(10.0);
         let layer = RetryOn429Layer::new();
         assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(BODY, 1_000))), price);
         assert_eq!(cost_of(&layer, &ByClone, request(Frames::of(BODY, 1))), price, "in frames of a byte");

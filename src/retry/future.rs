@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::call::{Call, RetryPlan};
+use super::config::{ERROR_BODY_MAX, ERROR_BODY_TIME};
 use super::outcome::Outcome;
 use crate::quota::Controller;
 use crate::ready::{Readiness, WaitEnd, take_ready};
@@ -28,13 +29,7 @@ use crate::response::body::{ReadAhead, ResponseBody};
 use crate::response::rejection::LocalRejection;
 use crate::response::stream_errors::first_event;
 use crate::retry::clone_body::CloneBody;
-use crate::trace;
 use crate::wait_queue::Waiter;
-
-/// Of an error body so much is read for its verdict: 64 KiB.
-pub const ERROR_BODY_MAX: usize = 64 << 10;
-/// ... and for so long: 2 s.
-pub const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 
 /// A retry with a shorter delay yields to the runtime once. A service that rejects at once would otherwise keep its task
 /// busy until the retries are spent. A timer counts in milliseconds: 1 ms.
@@ -249,7 +244,7 @@ impl<B> Wait<B> {
                     let Poll::Ready(outcome) = waiter.poll(cx) else {
                         if !self.traced {
                             self.traced = true;
-                            trace::waiting(&call.controller);
+                            call.trace_wait();
                         }
                         return Poll::Pending;
                     };

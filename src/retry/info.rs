@@ -1,5 +1,6 @@
 //! What became of a call: an extension on whatever was throttled, retried or answered locally.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::classify::Verdict;
@@ -63,4 +64,29 @@ pub enum StopReason {
     Closed,
     /// It was answered locally; see [`LocalRejection`](crate::LocalRejection).
     Local,
+}
+
+impl StopReason {
+    /// A name for logs and metrics, distinct for each variant.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Permanent => "permanent",
+            Self::ServerSaidNo => "server_said_no",
+            Self::HintTooLong => "hint_too_long",
+            Self::RetryDisabled => "retry_disabled",
+            Self::NotReplayable => "not_replayable",
+            Self::RetriesSpent => "retries_spent",
+            Self::SleepSpent => "sleep_spent",
+            Self::Deadline => "deadline",
+            Self::BudgetSpent => "budget_spent",
+            Self::Closed => "closed",
+            Self::Local => "local",
+        }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }

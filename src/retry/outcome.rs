@@ -9,11 +9,10 @@ use tokio::time::Instant;
 
 use super::body_errors::head_of;
 use super::call::{Attempt, Call, RetryPlan, SHOULD_RETRY};
-use super::future::ERROR_BODY_MAX;
+use super::config::ERROR_BODY_MAX;
 use super::info::StopReason;
 use super::policy::{Class, class_of};
 use crate::classify::{self, Kind, RateLimitSnapshot, Verdict};
-use crate::limit::ReleaseAt;
 use crate::quota::Controller;
 use crate::request::next_number;
 use crate::response::body::{BodyGuard, ReadAhead, ResponseBody};
@@ -21,6 +20,7 @@ use crate::response::error_reply::ErrorReply;
 use crate::response::rejection::{LocalRejection, RejectReason};
 use crate::response::stream_errors::{Observer, first_event};
 use crate::trace;
+use crate::vocabulary::ReleaseAt;
 use crate::wait_queue::Permit;
 
 /// What was made of a response's body before it is handed back.
@@ -237,7 +237,7 @@ impl<C> Call<C> {
         pass: bool,
     ) -> Outcome<RB> {
         if let Some(reason) = stopped {
-            trace::gave_up(reason, self.attempts);
+            trace::gave_up(&reason, self.attempts);
             if self.shared.config.mark_final && !self.nested {
                 parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             }

@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::call::Call;
+use super::config::Shared;
 use super::future::{ResponseFuture, State};
-use super::layer::Shared;
 use crate::ready::take_ready;
 use crate::response::body::ResponseBody;
 use crate::retry::clone_body::{ByClone, CloneBody};
@@ -23,8 +24,22 @@ pub struct RetryOn429<S, C = ByClone> {
     shared: Arc<Shared>,
 }
 
+impl<S> RetryOn429<S> {
+    /// Wraps a service with the default settings; see [`RetryOn429Layer::new`](super::RetryOn429Layer::new).
+    pub fn new(inner: S) -> Self {
+        super::RetryOn429Layer::new().layer(inner)
+    }
+}
+
+impl RetryOn429<()> {
+    /// The layer with the default settings; see [`RetryOn429Layer::new`](super::RetryOn429Layer::new).
+    pub fn layer() -> super::RetryOn429Layer {
+        super::RetryOn429Layer::new()
+    }
+}
+
 impl<S, C> RetryOn429<S, C> {
-    pub(super) fn new(inner: S, clone_body: C, shared: Arc<Shared>) -> Self {
+    pub(super) fn from_parts(inner: S, clone_body: C, shared: Arc<Shared>) -> Self {
         Self { inner, clone_body, shared }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::call::Call;
-use super::layer::Shared;
+use super::config::Shared;
 use crate::event::QuotaEvent;
 use crate::quota::{Controller, Member, PendingEvents};
 use crate::request::QuotaKey;
@@ -19,6 +19,22 @@ use crate::trace;
 use crate::wait_queue::{Permit, WaitQueue};
 
 impl<C> Call<C> {
+    /// Logs why the call waits.
+    pub(super) fn trace_wait(&self) {
+        let (now, queued) = (Instant::now(), self.controller.queued());
+        self.controller.read(|controller| {
+            let left =
+                controller.until().map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
+            let (in_flight, window) = (controller.in_flight(), controller.window());
+            let cause = match left {
+                Some(_) => "cooldown",
+                None if in_flight >= window => "window",
+                None => "pace",
+            };
+            trace::waiting(cause, left, in_flight, window, queued);
+        });
+    }
+
     /// Tells the call's controller.
     pub(super) fn update_quota<T>(&self, event: impl FnOnce(&mut Controller, Instant) -> T) -> T {
         self.shared.update_quota((self.key, self.account), &self.controller, event)

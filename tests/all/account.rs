@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tower_429::classify::{Kind, Scope, Verdict};
-use tower_429::{QuotaEvent, QuotaKey, RejectReason};
+use tower_429::{PacingConfig, QuotaEvent, QuotaKey, RejectReason};
 
 use crate::support_retry::*;
 
@@ -57,7 +57,7 @@ async fn who_waits_for_another_model_of_the_account_is_answered_at_once() {
         "b" => Reply::ok().after(secs(60)),
         _ => Reply::status(429, NO_QUOTA).after(ms(100)),
     });
-    let client = client(&layer().initial_window(1), &server);
+    let client = client(&layer().pacing(PacingConfig::new().initial_window(1)), &server);
     let outcomes = send_all(&client, ["b", "b", "a"].map(to_model)).await;
     assert_eq!((outcomes[1].throttle, outcomes[1].head), (Some(RejectReason::QuotaExhausted), ms(100)));
     assert_eq!(outcomes[0].status, 200, "what is under way goes on");

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, ServiceExt};
-use tower_429::{QuotaKey, RetryOn, RetryOn429, RetryOn429Layer, StopReason};
+use tower_429::{PacingConfig, QuotaKey, RetryOn, RetryOn429, RetryOn429Layer, StopReason};
 use tower_test::mock::{self, Mock};
 
 use crate::support_retry::*;
@@ -125,7 +125,7 @@ async fn a_call_that_must_wait_anew_once_its_service_is_ready_gives_that_up_too(
     // The second call is admitted, and its service takes 100 ms to be ready; meanwhile the first is throttled.
     let server = Server::saying([Reply::bare().header("retry-after", "10").after(ms(50))]);
     let probe = Readied::new(server.clone(), 100);
-    let layer = layer().initial_window(2);
+    let layer = layer().pacing(PacingConfig::new().initial_window(2));
     let stack = layer.layer(probe.clone());
     let (mut one, mut two, mut three) = (stack.clone(), stack.clone(), stack.clone());
     one.ready().await.unwrap();
@@ -220,7 +220,7 @@ async fn a_call_that_is_dropped_in_any_state_frees_its_slot_its_place_and_its_ti
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_in_the_queue_lets_the_next_one_go() {
     let server = Server::new(|_, _| Reply::ok().after(ms(100)));
-    let layer = layer().initial_window(1);
+    let layer = layer().pacing(PacingConfig::new().initial_window(1));
     let client = client(&layer, &server);
     let first = tokio::spawn(client.clone().oneshot(request()));
     tokio::task::yield_now().await;
@@ -285,7 +285,7 @@ async fn a_429_counts_as_a_failure_for_every_controller_although_the_service_say
 #[tokio::test(start_paused = true)]
 async fn services_made_for_each_request_share_one_limit() {
     let server = Server::new(|_, _| Reply::ok().after(ms(100)));
-    let layer = layer().initial_window(1);
+    let layer = layer().pacing(PacingConfig::new().initial_window(1));
     let calls: Vec<_> = (0..3).map(|_| tokio::spawn(layer.layer(server.clone()).oneshot(request()))).collect();
     for call in calls {
         call.await.unwrap().unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use tower_429::{Cost, Deadline, Priority, RejectReason, RetryOn429Layer};
+use tower_429::{Cost, Deadline, PacingConfig, Priority, RejectReason, RetryOn429Layer};
 use tower_429_testing::{Hints, Latency, Limit, Provider, RateHeaders, ServiceTime, Wording};
 
 use crate::support_retry::*;
@@ -324,7 +324,7 @@ async fn two_buckets_behind_one_key_lose_no_call() {
 #[tokio::test(start_paused = true)]
 async fn a_key_whose_queue_is_full_of_batch_calls_takes_an_interactive_one() {
     let server = Server::new(|_, _| Reply::ok().after(ms(50)));
-    let client = client(&layer().initial_window(1).max_queue(2), &server);
+    let client = client(&layer().pacing(PacingConfig::new().initial_window(1)).max_queue(2), &server);
     let classes = [vec![Priority::Batch; 5], vec![Priority::Interactive; 3]].concat();
     let outcomes = send_all(&client, classes.into_iter().map(with)).await;
     let full: Vec<_> = outcomes.iter().map(|outcome| outcome.throttle == Some(RejectReason::QueueFull)).collect();
@@ -334,7 +334,7 @@ async fn a_key_whose_queue_is_full_of_batch_calls_takes_an_interactive_one() {
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_is_full_answers_the_next_call_locally_and_throttled_calls_keep_their_place() {
     let server = Server::new(|n, _| if n == 0 { Reply::bare().after(ms(10)) } else { Reply::ok().after(ms(50)) });
-    let layer = layer().initial_window(1).max_queue(3);
+    let layer = layer().pacing(PacingConfig::new().initial_window(1)).max_queue(3);
     let outcomes = send_all(&client(&layer, &server), (0..10).map(|_| request())).await;
     let full: Vec<_> = outcomes.iter().map(|outcome| outcome.throttle == Some(RejectReason::QueueFull)).collect();
     assert_eq!(full, [false, false, false, false, true, true, true, true, true, true]);

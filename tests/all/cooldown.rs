@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_429::{NoRetry, RejectReason, StopReason};
+use tower_429::{NoRetry, PacingConfig, RejectReason, StopReason};
 use tower_429_testing::Provider;
 
 use crate::support_retry::*;
@@ -13,7 +13,7 @@ async fn a_hint_that_is_too_long_closes_the_key_and_answers_who_waits() {
         Server::new(
             |n, _| if n == 0 { Reply::bare().header("retry-after", "600").after(ms(100)) } else { Reply::ok() },
         );
-    let layer = layer().initial_window(1);
+    let layer = layer().pacing(PacingConfig::new().initial_window(1));
     let client = client(&layer, &server);
     let outcomes = send_all(&client, (0..10).map(|_| request())).await;
     assert_eq!((outcomes[0].status, outcomes[0].throttle), (429, None));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use tower_429::RetryOn429Layer;
+use tower_429::{PacingConfig, RetryOn429Layer};
 use tower_429_testing::{Limit, Provider, ServiceTime};
 
 use crate::support_retry::*;
@@ -70,8 +70,8 @@ async fn a_thousand_calls_at_once_to_a_silent_server_take_less_than_six_seconds_
     let provider = || Provider::builder().service_time(ServiceTime::Fixed(secs(1))).build();
     let (_, paced) = burst(&layer(), &provider(), 1_000).await;
     assert!(paced <= ms(5_700), "{paced:?}");
-    assert_eq!(burst(&layer().initial_window(1_000), &provider(), 1_000).await.1, secs(1));
-    assert_eq!(burst(&layer().pacing(false), &provider(), 1_000).await.1, secs(1));
+    assert_eq!(burst(&layer().pacing(PacingConfig::new().initial_window(1_000)), &provider(), 1_000).await.1, secs(1));
+    assert_eq!(burst(&layer().pacing(PacingConfig::off()), &provider(), 1_000).await.1, secs(1));
 }
 
 #[tokio::test(start_paused = true)]

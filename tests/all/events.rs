@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_429::classify::Dimension;
-use tower_429::{Cost, Dialect, QuotaEvent, QuotaKey, RetryOn429Layer};
+use tower_429::{Cost, Dialect, PacingConfig, QuotaEvent, QuotaKey, RetryOn429Layer};
 use tower_429_testing::{Hints, Limit, Provider, RateHeaders};
 
 fn request() -> Request<Full<Bytes>> {
@@ -107,7 +107,9 @@ async fn a_seed_is_settled_by_what_calls_have_used() {
     // 6,000 tokens a minute are 100 a second. Estimated at 3,000 each, two calls leave nothing; they used 10 each.
     let body = r#"{"choices":[],"usage":{"total_tokens":10}}"#;
     let json = [("content-type", "application/json")];
-    let client = RetryOn429Layer::new().tokens_per_minute(6_000).layer(script(&[(200, &json[..], body); 3]));
+    let client = RetryOn429Layer::new()
+        .pacing(PacingConfig::new().tokens_per_minute(6_000))
+        .layer(script(&[(200, &json[..], body); 3]));
     let start = Instant::now();
     for _ in 0..3 {
         let mut request = request();
@@ -137,10 +139,10 @@ async fn input_and_output_are_held_back_by_limits_of_their_own() {
             start.elapsed()
         }
     };
-    let input = wait(Cost::tokens(1_000.0).input(1_000.0)).await;
+    let input = wait(Cost::tokens(1_000.0).with_input(1_000.0)).await;
     assert!(input < Duration::from_secs(1), "there is input left: {input:?}");
     // No reset is told: a minute is assumed, so output refills at 100 a second.
-    let output = wait(Cost::tokens(1_000.0).input(0.0).output(1_000.0)).await;
+    let output = wait(Cost::tokens(1_000.0).with_input(0.0).with_output(1_000.0)).await;
     assert!((9.0..12.0).contains(&output.as_secs_f64()), "1,000 output tokens refill in 10 s: {output:?}");
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_429::StopReason;
+use tower_429::{PacingConfig, StopReason};
 
 use crate::support_retry::*;
 
@@ -143,7 +143,7 @@ fn exhausted(reset: &str) -> Reply {
 #[tokio::test(start_paused = true)]
 async fn the_reset_of_an_exhausted_bucket_is_waited_for_only_without_pacing() {
     let server = Server::saying([exhausted("60s")]);
-    let answer = send(&client(&layer().pacing(false), &server), request()).await;
+    let answer = send(&client(&layer().pacing(PacingConfig::off()), &server), request()).await;
     assert_hinted(server.seen()[1].at, secs(60), "without pacing");
     assert_eq!(info(&answer).unwrap().verdict.unwrap().retry_after, Some(secs(60)), "and told");
 
@@ -156,7 +156,7 @@ async fn the_reset_of_an_exhausted_bucket_is_waited_for_only_without_pacing() {
 #[tokio::test(start_paused = true)]
 async fn the_reset_of_a_bucket_closes_no_key() {
     for pacing in [true, false] {
-        let layer = layer().pacing(pacing);
+        let layer = layer().pacing(if pacing { PacingConfig::new() } else { PacingConfig::off() });
         let server = Server::saying([exhausted("3600s")]);
         let client = client(&layer, &server);
         let answer = send(&client, request()).await;
@@ -226,7 +226,7 @@ async fn a_seed_does_not_make_idempotency_keys_equal() {
 async fn clones_of_one_client_do_not_come_back_with_equal_jitter() {
     // Keys of their own, so that each draws for itself.
     let server = Server::new(|n, _| if n < 40 { Reply::status(500, "").after(ms(1)) } else { Reply::ok() });
-    let sdk = layer().retry_on(tower_429::RetryOn::openai_sdk()).pacing(false);
+    let sdk = layer().retry_on(tower_429::RetryOn::openai_sdk()).pacing(PacingConfig::off());
     send_all(&client(&sdk, &server), (0..40).map(|_| request())).await;
     let mut times = server.times().split_off(40);
     times.dedup();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tower::ServiceExt;
-use tower_429::Priority;
+use tower_429::{PacingConfig, Priority};
 
 use crate::support_retry::*;
 
@@ -66,7 +66,7 @@ proptest! {
                 Some(_) => Reply::ok().after(ms(20)),
             });
             // Thirty 429s in a row are no reason to close the key here.
-            let layer = layer().initial_window(window).max_retries(100).max_sleep(secs(10_000)).max_wait(secs(10_000));
+            let layer = layer().pacing(PacingConfig::new().initial_window(window)).max_retries(100).max_sleep(secs(10_000)).max_wait(secs(10_000));
             let outcomes = send_all(&client(&layer, &server), (0..40).map(|n| numbered(n, Priority::Normal))).await;
             assert!(outcomes.iter().all(|outcome| outcome.status == 200), "{outcomes:?}");
             let seen: Vec<_> = server.seen();
@@ -95,7 +95,7 @@ proptest! {
         virtually(async {
             let script = kinds.clone();
             let server = Server::new(move |n, _| throttle(*script.get(n).unwrap_or(&9)).after(ms(100)));
-            let layer = layer().initial_window(window);
+            let layer = layer().pacing(PacingConfig::new().initial_window(window));
             let client = client(&layer, &server);
             let calls: Vec<_> = cancels.iter().map(|cancel| {
                 let client = client.clone();
@@ -125,7 +125,7 @@ proptest! {
     fn no_class_starves(window in 1..5_u32, interactive in 30..80_usize) {
         virtually(async {
             let server = Server::new(|_, _| Reply::ok().after(ms(100)));
-            let layer = layer().initial_window(window);
+            let layer = layer().pacing(PacingConfig::new().initial_window(window));
             let classes = (0..interactive).map(|_| Priority::Interactive).chain([Priority::Batch; 3]);
             let requests = classes.enumerate().map(|(n, class)| numbered(n, class));
             send_all(&client(&layer, &server), requests).await;
@@ -146,7 +146,7 @@ async fn one_wake_up_is_one_slot_and_a_cooldown_wakes_no_herd() {
         if n % 10 == 9 { Reply::bare().header("retry-after-ms", "200") } else { Reply::ok() }.after(ms(50))
     });
     let polls = Arc::new(AtomicUsize::new(0));
-    let layer = layer().initial_window(4);
+    let layer = layer().pacing(PacingConfig::new().initial_window(4));
     let calls: Vec<_> = (0..400)
         .map(|_| {
             let call = client(&layer, &server).oneshot(request());
@@ -184,7 +184,7 @@ async fn a_key_that_is_paced_wakes_each_call_once() {
 #[tokio::test(start_paused = true)]
 async fn cancelling_the_head_of_the_queue_arms_the_timer_for_the_next() {
     // The head waits for a large bucket to fill; the next one needs little.
-    let layer = layer().tokens_per_minute(60_000);
+    let layer = layer().pacing(PacingConfig::new().tokens_per_minute(60_000));
     let server = Server::new(|_, _| Reply::ok());
     let client = client(&layer, &server);
     send(&client, with(tower_429::Cost::tokens(60_000.0))).await.into_body().collect().await.unwrap();

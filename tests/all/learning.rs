@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use tower_429::Cost;
+use tower_429::{Cost, PacingConfig};
 use tower_429_testing::{Latency, Limit, Provider, ServiceTime, TOKENS_HEADER};
 
 use crate::support_retry::*;
@@ -55,7 +55,10 @@ async fn the_first_call_of_a_layer_that_knows_its_tokens_is_estimated_like_all_o
         count.fetch_add(1, Ordering::Relaxed);
         Some(Cost::tokens(900.0))
     };
-    let client = client(&layer().tokens_per_minute(1_000).tokens(estimate), &Server::new(|_, _| Reply::ok()));
+    let client = client(
+        &layer().pacing(PacingConfig::new().tokens_per_minute(1_000)).tokens(estimate),
+        &Server::new(|_, _| Reply::ok()),
+    );
     for calls in 1..=3 {
         send(&client, request()).await;
         assert_eq!(asked.load(Ordering::Relaxed), calls);
@@ -66,7 +69,7 @@ async fn the_first_call_of_a_layer_that_knows_its_tokens_is_estimated_like_all_o
 async fn a_key_is_not_idle_while_a_stream_runs() {
     let stream = || Steps::new([Step::Pause(secs(61)), Step::Data("x".into())]);
     let server = Server::new(move |_, _| Reply::body(200, stream()));
-    let layer = layer().initial_window(2);
+    let layer = layer().pacing(PacingConfig::new().initial_window(2));
     let client = client(&layer, &server);
     send_all(&client, (0..20).map(|_| request())).await;
     let window = || layer.quotas().snapshot(key()).unwrap().window;
@@ -79,7 +82,7 @@ async fn a_key_is_not_idle_while_a_stream_runs() {
 #[tokio::test(start_paused = true)]
 async fn slow_answers_that_are_no_success_show_what_the_server_takes_at_once() {
     let server = Server::new(|_, _| Reply::body(404, Steps::text("x")).after(secs(1)));
-    let layer = layer().initial_window(2);
+    let layer = layer().pacing(PacingConfig::new().initial_window(2));
     let client = client(&layer, &server);
     send_all(&client, (0..2).map(|_| request())).await;
     assert_eq!(layer.quotas().snapshot(key()).unwrap().window, 4, "two were out for longer than a throttle takes");

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_ok};
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_429::{ConcurrencyLimitLayer, Cost};
+use tower_429::{ConcurrencyLimitLayer, Cost, PacingConfig};
 
 use crate::support_retry::*;
 
@@ -71,7 +71,7 @@ async fn four_hundred_429s_one_after_another_of_calls_in_flight_do_not_slow_thei
         }
         Reply::ok().after(secs(1))
     });
-    let layer = layer().initial_window(1_000);
+    let layer = layer().pacing(PacingConfig::new().initial_window(1_000));
     let client = client(&layer, &server);
     let before = throughput(&client, 40, Instant::now(), 30).await;
     let pace: usize = before[10..].iter().sum::<usize>() / 20;
@@ -160,7 +160,7 @@ async fn none_of_a_hundred_that_wait_leaves_before_a_hint_that_arrives() {
             1..4 => Reply::ok().after(ms(400)), // frees its permit while the hint holds
             _ => Reply::ok().after(ms(10)),
         });
-        let client = client(&layer().initial_window(4), &server);
+        let client = client(&layer().pacing(PacingConfig::new().initial_window(4)), &server);
         let outcomes = send_all(&client, (0..104).map(|_| request())).await;
         assert!(outcomes.iter().all(|outcome| outcome.status == 200));
         let times = server.times();
@@ -301,7 +301,7 @@ fn eight_threads_never_have_more_in_flight_than_allowed() {
 #[tokio::test(start_paused = true)]
 async fn two_permits_that_are_free_before_the_first_woken_call_runs_let_two_calls_leave() {
     let server = Server::new(|n, _| Reply::ok().after(if n < 2 { secs(1_000) } else { ms(0) }));
-    let layer = layer().initial_window(2);
+    let layer = layer().pacing(PacingConfig::new().initial_window(2));
     let mut service = client(&layer, &server);
     let mut calls = [(); 4].map(|()| spawn(service.call(request())));
     calls.iter_mut().for_each(|call| assert_pending!(call.poll()));

@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower::ServiceExt;
-use tower_429::{Cost, Deadline, Priority, QuotaKey};
+use tower_429::{Cost, Deadline, PacingConfig, Priority, QuotaKey};
 
 use crate::support_limit::watched;
 use crate::support_retry::*;
@@ -329,11 +329,10 @@ async fn run(plan: Plan) {
     let (events, calm) = (AtomicUsize::new(0), Arc::clone(&well));
     let layer = tower_429::RetryOn429Layer::new()
         .seed(plan.seed)
-        .initial_window(plan.window)
+        .pacing(if plan.pacing { PacingConfig::new().initial_window(plan.window) } else { PacingConfig::off() })
         .max_wait(secs(plan.max_wait))
         .max_retries(RETRIES)
         .backoff(ms(100), BACKOFF_MAX)
-        .pacing(plan.pacing)
         .on_event(move |_, _| {
             let n = events.fetch_add(1, Ordering::SeqCst) + 1;
             if plan.panics.is_some_and(|each| n % each == 0) && calm.load(Ordering::SeqCst) == 0 {
@@ -420,7 +419,7 @@ fn a_first_attempt_that_waits_for_tokens_is_not_called_for_the_call_at_the_head_
                 1 | 2 => Reply::bare().header("retry-after-ms", "100"),
                 _ => Reply::ok(),
             });
-            let client = client(&layer().tokens_per_minute(60_000), &server);
+            let client = client(&layer().pacing(PacingConfig::new().tokens_per_minute(60_000)), &server);
             let with_tokens = |tokens: f64| tokio::spawn(status_of(client.clone(), with(Cost::tokens(tokens))));
             with_tokens(60_000.0).await.unwrap();
             // Throttled twice, it lets a first attempt go before it, where there is one that may go.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use bytes::Bytes;
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
-use tower_429::{ConcurrencyLimitLayer, QuotaEvent, QuotaKey, RejectReason, RetryOn429Layer};
+use tower_429::{ConcurrencyLimitLayer, PacingConfig, QuotaEvent, QuotaKey, RejectReason, RetryOn429Layer};
 
 use crate::support_limit::{Boom, Desk, Wakes, request as plain};
 use crate::support_retry::*;
@@ -73,7 +73,7 @@ async fn a_waker_that_panics_does_not_reach_who_resizes_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waker_that_panics_when_its_key_closes_leaves_nobody_uninformed() {
-    let layer = layer().initial_window(1);
+    let layer = layer().pacing(PacingConfig::new().initial_window(1));
     let desk = Desk::default();
     let mut service = layer.layer(desk.clone());
     let mut calls = [(); 6].map(|()| Box::pin(service.call(request())));
@@ -92,7 +92,7 @@ async fn a_waker_that_panics_when_its_key_closes_leaves_nobody_uninformed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waker_that_panics_when_a_timer_fires_does_not_end_the_runtime() {
-    let layer = layer().initial_window(1);
+    let layer = layer().pacing(PacingConfig::new().initial_window(1));
     let desk = Desk::default();
     let mut service = layer.layer(desk.clone());
     let [mut faults, mut next] = [(); 2].map(|()| Box::pin(service.call(request())));
@@ -187,7 +187,7 @@ impl Service<Req> for Fragile {
 async fn a_service_whose_clone_panics_costs_its_call_and_neither_a_slot_nor_a_place() {
     // At the first or at the second clone: at the door, and when a call is put into the queue.
     for at in [1, 2] {
-        let (retry, limit) = (layer().initial_window(2), ConcurrencyLimitLayer::new(1));
+        let (retry, limit) = (layer().pacing(PacingConfig::new().initial_window(2)), ConcurrencyLimitLayer::new(1));
         let fragile = Fragile { inner: Server::new(|_, _| Reply::ok().after(secs(1))), breaks: Arc::default() };
         let breaks = Arc::clone(&fragile.breaks);
         let mut service = retry.layer(limit.layer(fragile));
@@ -216,7 +216,7 @@ async fn a_body_whose_clone_panics_costs_its_call_and_neither_a_slot_nor_a_place
         assert!(!format!("{body:?}").contains("fragile"), "a bug of the body's");
         Some(body.clone())
     };
-    let layer = layer().initial_window(1).clone_body(copy);
+    let layer = layer().pacing(PacingConfig::new().initial_window(1)).clone_body(copy);
     let service = layer.layer(Server::new(|_, _| Reply::ok().after(secs(1))));
     let fragile = || {
         let mut request = request();
@@ -242,14 +242,14 @@ async fn a_function_of_the_users_that_panics_costs_its_call_alone() {
         ("pool", |layer| layer.pool(|model| panic_if(model == "bad").unwrap_or(model))),
         ("tokens", |layer| {
             layer
-                .tokens_per_minute(1_000_000)
+                .pacing(PacingConfig::new().initial_window(1).tokens_per_minute(1_000_000))
                 .tokens(|parts: &http::request::Parts, _: &[u8]| panic_if(parts.headers.contains_key("x-bad")))
         }),
         ("classify", |layer| layer.classify(|parts, _| panic_if(parts.headers.contains_key("x-bad")))),
         ("reject_with", |layer| layer.max_queue(0).reject_with(|_| panic!("a bug of the function's"))),
     ];
     for (name, set) in functions {
-        let layer = set(layer().initial_window(1).max_retries(0));
+        let layer = set(layer().pacing(PacingConfig::new().initial_window(1)).max_retries(0));
         let server = Server::new(|_, seen| match seen.parts.headers.contains_key("x-bad") {
             true => Reply::status(429, BARE).header("x-bad", "1").after(secs(1)),
             false => Reply::ok().after(secs(1)),

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use http::Response;
 use http_body_util::BodyExt;
 use tower::{Layer, Service};
-use tower_429::{Quotas, RetryOn429Layer};
+use tower_429::{PacingConfig, Quotas, RetryOn429Layer};
 
 use crate::support_retry::*;
 
@@ -85,7 +85,7 @@ fn in_flight(quotas: &Quotas) -> u32 {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_service_fails_to_get_ready_gives_its_slot_back_with_its_error() {
-    let layer = layer().initial_window(1);
+    let layer = layer().pacing(PacingConfig::new().initial_window(1));
     let moody = Moody::new(&layer, Server::saying([Reply::ok().after(ms(100))]));
     let mut service = layer.layer(moody.clone());
     let mut first = Box::pin(service.call(request()));
@@ -100,7 +100,7 @@ async fn a_call_whose_service_fails_to_get_ready_gives_its_slot_back_with_its_er
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_a_cooldown_stops_while_its_service_gets_ready_lets_go_of_the_service_first() {
-    let layer = layer().initial_window(2).max_retries(0);
+    let layer = layer().pacing(PacingConfig::new().initial_window(2)).max_retries(0);
     let replies = [Reply::ok().after(ms(10)), Reply::bare().header("retry-after", "5").after(ms(100))];
     let moody = Moody::new(&layer, Server::saying(replies));
     let mut service = layer.layer(moody.clone());

@@ -1,7 +1,7 @@
 //! What is sent again, how often, and what is said of it.
 
 use tower::Service;
-use tower_429::{Deadline, LocalRejection, NoRetry, RejectReason, ResendCount, RetryOn, StopReason};
+use tower_429::{Deadline, LocalRejection, NoRetry, PacingConfig, RejectReason, ResendCount, RetryOn, StopReason};
 
 use crate::support_retry::*;
 
@@ -14,7 +14,7 @@ fn retries_without_a_delay_let_other_tasks_run() {
     crate::support_limit::watched(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let _guard = runtime.enter();
-        let layer = layer().pacing(false).backoff(ms(0), ms(0)).max_retries(u32::MAX);
+        let layer = layer().pacing(PacingConfig::off()).backoff(ms(0), ms(0)).max_retries(u32::MAX);
         let layer = layer.retry_on(RetryOn::openai_sdk()).max_other_retries(u32::MAX);
         for status in [429, 500] {
             let server = Server::new(move |_, _| Reply::status(status, "{}"));
@@ -171,7 +171,7 @@ async fn sleeping_after_a_429_is_no_time_in_the_queue_but_what_follows_is() {
 
     // Each takes 20 s: who waits longer than 3 s for its turn is answered locally, and never sent.
     let server = Server::new(|_, _| Reply::ok().after(secs(20)));
-    let client = client(&layer().initial_window(1).queue_timeout(secs(3)), &server);
+    let client = client(&layer().pacing(PacingConfig::new().initial_window(1)).queue_timeout(secs(3)), &server);
     let outcomes = send_all(&client, (0..600).map(|_| request())).await;
     let late: Vec<_> = outcomes.iter().filter(|outcome| outcome.status != 200).collect();
     assert!(late.iter().all(|outcome| outcome.throttle == Some(RejectReason::QueueTimeout) && outcome.head == secs(3)));
@@ -182,7 +182,7 @@ async fn sleeping_after_a_429_is_no_time_in_the_queue_but_what_follows_is() {
 #[tokio::test(start_paused = true)]
 async fn retries_of_server_errors_draw_on_one_budget() {
     let server = Server::new(|_, _| Reply::status(500, "").after(ms(1)));
-    let sdk = layer().retry_on(RetryOn::openai_sdk()).pacing(false).max_other_retries(1_000);
+    let sdk = layer().retry_on(RetryOn::openai_sdk()).pacing(PacingConfig::off()).max_other_retries(1_000);
     let outcomes = send_all(&client(&sdk, &server), (0..300).map(|_| request())).await;
     let spent =
         outcomes.iter().filter(|outcome| outcome.info.as_ref().unwrap().stopped == Some(StopReason::BudgetSpent));

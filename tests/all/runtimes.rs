@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use tower_429::{ConcurrencyLimit, ConcurrencyLimitLayer, RetryOn429, RetryOn429Layer};
+use tower_429::{ConcurrencyLimit, ConcurrencyLimitLayer, PacingConfig, RetryOn429, RetryOn429Layer};
 use tower_429_testing::{Hints, Limit, Provider};
 
 use crate::support_limit::{Desk, Slow, ms, request, request_with, slow, watched};
@@ -366,7 +366,7 @@ fn workers_with_a_runtime_each_share_one_client() {
     watched(|| {
         let limit = ConcurrencyLimitLayer::new(2);
         let inner = slow(ms(1));
-        let retry = RetryOn429Layer::new().initial_window(3);
+        let retry = RetryOn429Layer::new().pacing(PacingConfig::new().initial_window(3));
         let client = retry.layer(limit.layer(inner.clone()));
         let key = tower_429::QuotaKey::new("the workers'");
         let workers: Vec<_> = (0..8)

@@ -11,7 +11,7 @@ use tokio_test::task::spawn;
 use tokio_test::{assert_pending, assert_ready_ok};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_429::{
-    ConcurrencyLimitLayer, Deadline, LocalRejection, Priority, QuotaKey, Quotas, RejectReason, RetryInfo,
+    ConcurrencyLimitLayer, Deadline, LocalRejection, PacingConfig, Priority, QuotaKey, Quotas, RejectReason, RetryInfo,
     RetryOn429Layer, StopReason,
 };
 use tower_429_testing::{Hints, Limit, Provider, ServiceTime};
@@ -199,7 +199,7 @@ async fn a_call_whose_service_gets_ready_late_looks_at_the_gate_again_and_gives_
 
 #[tokio::test(start_paused = true)]
 async fn a_call_at_the_gate_whose_service_gets_ready_after_a_cooldown_began_gives_its_instance_up() {
-    let (layer, desk) = (retry().initial_window(2), Desk::default());
+    let (layer, desk) = (retry().pacing(PacingConfig::new().initial_window(2)), Desk::default());
     let door = Door::new(desk.clone());
     let mut client = layer.layer(door.clone());
     let mut running = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_429::{ConcurrencyLimitLayer, QuotaEvent, ReleaseAt, RetryOn429Layer};
+use tower_429::{ConcurrencyLimitLayer, PacingConfig, QuotaEvent, ReleaseAt, RetryOn429Layer};
 use tower_429_testing::{Provider, ServiceTime};
 
 use crate::support_limit::{ms, request, timed};
@@ -33,13 +33,17 @@ async fn loops_that_leave_heads_unread_end_with_the_retry_layer_alone() {
         let layer = || RetryOn429Layer::new().seed(seed);
         within_five_seconds(read_in_order(layer().layer(four_at_once()))).await;
         within_five_seconds(follow_up_before_reading(layer().layer(four_at_once()))).await;
-        within_five_seconds(unpolled_sibling(layer().initial_window(1).layer(four_at_once()))).await;
+        within_five_seconds(unpolled_sibling(
+            layer().pacing(PacingConfig::new().initial_window(1)).layer(four_at_once()),
+        ))
+        .await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn both_layers_lend_one_above_the_other() {
-    let (retry, limit) = (RetryOn429Layer::new().seed(1).initial_window(4), ConcurrencyLimitLayer::new(3));
+    let (retry, limit) =
+        (RetryOn429Layer::new().seed(1).pacing(PacingConfig::new().initial_window(4)), ConcurrencyLimitLayer::new(3));
     let handle = limit.handle();
     let stack = || ServiceBuilder::new().layer(retry.clone()).layer(limit.clone()).service(Answers::default());
     within_five_seconds(heads_then_bodies(stack(), 12)).await;

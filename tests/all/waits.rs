@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_429::{QuotaEvent, RejectReason};
+use tower_429::{PacingConfig, QuotaEvent, RejectReason};
 
 use crate::support_retry::*;
 
@@ -211,7 +211,7 @@ async fn calls_that_are_cancelled_before_they_are_sent_give_back_what_they_took(
 #[tokio::test(start_paused = true)]
 async fn without_pacing_bare_429s_are_waited_for_all_the_same() {
     let server = Server::new(|_, _| Reply::bare().after(ms(10)));
-    let client = client(&layer().pacing(false), &server);
+    let client = client(&layer().pacing(PacingConfig::off()), &server);
     let calls = send_all(&client, (0..64).map(|_| request()));
     let _ = tokio::time::timeout(ms(400), calls).await;
     assert!(server.count() <= 128, "{}", server.count());

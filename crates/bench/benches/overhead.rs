@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::process::ExitCode;
 
-use tower_429::RetryOn429Layer;
+use tower_429::{PacingConfig, RetryOn429Layer};
 use tower_429_bench::overhead::call::{self, Headers, Server};
 use tower_429_bench::overhead::contenders::{self, BARE, BARE_SHOWN, BOTH, BOTH_SHOWN, TOWER, TOWER_SHOWN};
 use tower_429_bench::overhead::measure::{self, Contender};
@@ -93,7 +93,7 @@ fn controller(counted: &HashMap<String, f64>, bars: &mut Bars) {
     let shown = || Server::new(1).with_rate_headers();
     let mut all = [
         Contender::new("pacing", call::retry(&layer(), shown())),
-        Contender::new("no pacing", call::retry(&layer().pacing(false), shown())),
+        Contender::new("no pacing", call::retry(&layer().pacing(PacingConfig::off()), shown())),
     ];
     measure::compete(&mut all, Headers::ThreeOwned, 2 * TURNS + 1);
     let admission = all[0].nanos() - all[1].nanos();

@@ -1,64 +1,6 @@
 //! Which bucket, and what of it, the name of a rate-limit header means.
 
-/// What a bucket counts, and over which window where its name says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Dimension {
-    /// Requests. The window is the server's own: a minute with most, a day with Groq and some of OpenAI's models.
-    Requests,
-    /// Tokens, in and out.
-    Tokens,
-    /// Input tokens.
-    InputTokens,
-    /// Output tokens.
-    OutputTokens,
-    /// Requests of a project.
-    ProjectRequests,
-    /// Tokens of a project.
-    ProjectTokens,
-    /// Tokens that are billed by use.
-    UsageBasedTokens,
-    /// Requests an hour.
-    RequestsPerHour,
-    /// Tokens an hour.
-    TokensPerHour,
-    /// Requests a day.
-    RequestsPerDay,
-    /// Tokens a day.
-    TokensPerDay,
-    /// What `x-ratelimit-limit` or the IETF's `ratelimit` count when they do not say what: requests.
-    Unnamed,
-}
-
-/// What one step of a bucket is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unit {
-    /// A request.
-    Requests,
-    /// A token, in or out.
-    Tokens,
-    /// An input token.
-    InputTokens,
-    /// An output token.
-    OutputTokens,
-}
-
-impl Dimension {
-    /// What this bucket counts.
-    pub const fn unit(self) -> Unit {
-        match self {
-            Self::Requests | Self::ProjectRequests | Self::RequestsPerHour | Self::RequestsPerDay | Self::Unnamed => {
-                Unit::Requests
-            }
-            Self::InputTokens => Unit::InputTokens,
-            Self::OutputTokens => Unit::OutputTokens,
-            Self::Tokens | Self::ProjectTokens | Self::UsageBasedTokens | Self::TokensPerHour | Self::TokensPerDay => {
-                Unit::Tokens
-            }
-        }
-    }
-}
+use crate::vocabulary::{Dimension, Unit};
 
 /// What of a bucket a header tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

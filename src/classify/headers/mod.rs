@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderMap};
 
-use crate::classify::headers::dimension::{Dimension, Part, bucket_of};
+use crate::classify::headers::dimension::{Part, bucket_of};
 use crate::classify::parse::{date, duration};
+use crate::vocabulary::Dimension;
 
 /// How many buckets one answer may name; further ones are ignored.
 pub const MAX_DIMENSIONS: usize = 8;

@@ -13,7 +13,7 @@ use crate::classify::message::figures::{
     pair_before, window,
 };
 use crate::classify::message::spent::{Noun, Spent};
-use phrases::Sign;
+use phrase_list::Sign;
 
 /// What a message says.
 #[derive(Debug, Default, PartialEq)]

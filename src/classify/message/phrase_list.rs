@@ -6,8 +6,74 @@
 //! The words *quota*, *billing*, *plan* and *credit* alone never mean stop: several providers use them for windows of a
 //! minute. A used-up quota is told by a whole phrase, or by a noun with a verb near it ([`spent`](crate::classify::message::spent)).
 
+use crate::classify::Scope;
 use crate::classify::Scope::{DailyRequests, DailyTokens, Images, InputTokens, OutputTokens, Requests, Tokens};
-use crate::classify::message::phrases::Sign::{self, *};
+use Sign::*;
+
+/// What a phrase tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Sign {
+    /// The account's plan, budget or balance is used up.
+    Account,
+    /// A quota is used up that may be one model's; unless the message states that it comes back soon.
+    Stop,
+    /// The same, unless the message also names a short window or states a delay, or a code speaks of a rate.
+    StopWeak,
+    /// Money that may be used up: a balance, credits.
+    Money,
+    /// What a plan allows, which may be used up.
+    Allowance,
+    /// Something is used up.
+    Spent,
+    /// A window of a week or a month.
+    Month,
+    /// The same, if what is limited follows: `monthly token quota`, but not `monthly plan`.
+    Periodic,
+    /// The limit of a plan's hours, if a number stands before: `5-hour limit`.
+    PlanHours,
+    /// Only looks like one of the others.
+    Nothing,
+    /// The server has no capacity.
+    Overload,
+    /// Too many calls at once.
+    Concurrent,
+    /// The request alone is larger than its limit.
+    TooLarge,
+    /// Some rate was too high.
+    Rate,
+    /// The server failed.
+    ServerFault,
+    /// A window of a day.
+    Daily,
+    /// What waits in batches.
+    Enqueued,
+    /// A window follows.
+    Per,
+    /// A short window: `this minute`.
+    This,
+    /// The name of what is counted follows.
+    LimitType,
+    /// What is counted; its window may follow.
+    Unit(Scope),
+    /// What is counted, its window included.
+    Short(Scope),
+    /// A delay or a date follows.
+    Delay,
+    /// A delay stands before.
+    DelayBefore,
+    /// The limit's size follows.
+    Limit,
+    /// What was in use follows.
+    Used,
+    /// What the request asked for follows.
+    Requested,
+    /// What was in use and the limit follow.
+    Pair,
+    /// A model's name follows.
+    Model,
+    /// A model's name stands before.
+    ModelBefore,
+}
 
 #[rustfmt::skip]
 pub(crate) const PHRASES: &[(Sign, &[&str])] = &[

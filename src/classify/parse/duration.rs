@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use crate::classify::parse::date::instant;
 use crate::classify::parse::number::{exponential, number};
-use crate::classify::parse::time_unit::{MILLISECOND, SECOND, Unit, unit};
-
-/// The longest delay that is reported: 100 years, so that adding it to a clock cannot overflow.
-pub(crate) const MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+use crate::classify::parse::time_unit::{MAX, MILLISECOND, SECOND, Unit, unit};
 
 /// Rounds up to whole milliseconds: a delay must never end before what was said.
 pub(crate) fn ceil_ms(delay: Duration) -> Duration {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use crate::classify::parse::duration::MAX;
 use crate::classify::parse::number::Number;
+
+/// The longest delay that is reported: 100 years, so that adding it to a clock cannot overflow.
+pub(crate) const MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// A unit of time: this many seconds, or one that is shorter, of which so many make a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

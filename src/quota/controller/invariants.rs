@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::classify::{Kind, Scope, Verdict};
+use crate::quota::PacingConfig;
 use crate::quota::controller::bucket::{Sent, Shown};
 use crate::request::{Cost, next_number};
 use events::{Figures, How, QuotaEvent, event};
@@ -74,7 +75,7 @@ impl World {
                     assert!(admission.gap <= Duration::from_secs(86_400));
                     assert!(self.controller.until().is_none_or(|until| until <= now), "5: nothing goes before `until`");
                     assert!(head.not_before <= now, "5: a throttled call goes no earlier than its own hint");
-                    if self.controller.config.pacing && admission.probe.is_none() {
+                    if self.controller.config.pacing.enabled && admission.probe.is_none() {
                         assert!(
                             self.controller.in_flight() < self.controller.window(),
                             "5: nothing goes above the window"
@@ -325,9 +326,12 @@ proptest! {
         seeds in prop::option::of((1..1_000_u32, 1..1_000_000_u32)),
     ) {
         let config = ControllerConfig {
-            pacing,
-            requests_per_minute: seeds.map(|(n, _)| f64::from(n)),
-            tokens_per_minute: seeds.map(|(_, n)| f64::from(n)),
+            pacing: PacingConfig {
+                enabled: pacing,
+                requests_per_minute: seeds.map(|(n, _)| f64::from(n)),
+                tokens_per_minute: seeds.map(|(_, n)| f64::from(n)),
+                ..PacingConfig::new()
+            },
             ..ControllerConfig::default()
         };
         let mut world = World::new(config, seed);
@@ -357,7 +361,7 @@ proptest! {
         limit in 20..10_000_u32,
         used in 0.0..1.0_f64,
     ) {
-        let mut world = World::new(ControllerConfig { initial_window: 1 << 20, ..ControllerConfig::default() }, 1);
+        let mut world = World::new(ControllerConfig { pacing: PacingConfig::new().initial_window(1 << 20), ..ControllerConfig::default() }, 1);
         world.apply(&QuotaEvent::Submit { tokens: 0.0 });
         world.wake_eligible();
         let ticket = world.out[0].0;
@@ -384,7 +388,10 @@ proptest! {
 
     #[test]
     fn a_call_larger_than_its_bucket_passes_when_the_bucket_is_full(limit in 1.0..1e6_f64, times in 1.0..1e3_f64) {
-        let mut world = World::new(ControllerConfig { tokens_per_minute: Some(limit), ..ControllerConfig::default() }, 1);
+        let mut world = World::new(ControllerConfig {
+            pacing: PacingConfig { tokens_per_minute: Some(limit), ..PacingConfig::new() },
+            ..ControllerConfig::default()
+        }, 1);
         world.apply(&QuotaEvent::Submit { tokens: limit * times });
         world.wake_eligible();
         prop_assert_eq!(world.out.len(), 1);

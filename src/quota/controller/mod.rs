@@ -125,7 +125,10 @@ struct Failing {
 
 impl Controller {
     pub(crate) fn new(config: Arc<ControllerConfig>, dialect: &'static Dialect, rng: Rng, now: Instant) -> Self {
-        let seeds = [(Dimension::Requests, config.requests_per_minute), (Dimension::Tokens, config.tokens_per_minute)];
+        let seeds = [
+            (Dimension::Requests, config.pacing.requests_per_minute),
+            (Dimension::Tokens, config.pacing.tokens_per_minute),
+        ];
         let seeded = |(dimension, limit): (Dimension, Option<f64>)| {
             Some(Bucket { dimension, estimate: BucketEstimate::seeded(0.0, limit?, window_of(dimension)) })
         };
@@ -144,7 +147,7 @@ impl Controller {
             events: None,
             failing: None,
             estimate_changed: false,
-            window: Window::new(config.initial_window),
+            window: Window::new(config.pacing.initial_window),
             learned_rate: LearnedRate::default(),
             attribution: Attribution::default(),
             call_specific: CallSpecific::default(),
@@ -364,8 +367,8 @@ impl AdmissionPolicy for Controller {
             State::Probe(_) => {
                 return Decision::Admit(Admission { probe: Some(Probe::Closed), ..Admission::default() });
             }
-            State::At(until) if !self.config.pacing => return Decision::NotBefore(until),
-            State::Now if !self.config.pacing => return Decision::Admit(Admission::default()),
+            State::At(until) if !self.config.pacing.enabled => return Decision::NotBefore(until),
+            State::Now if !self.config.pacing.enabled => return Decision::Admit(Admission::default()),
             State::Now | State::At(_) => {}
         }
         let pace = self.pace(now, call_info, ahead);
@@ -396,7 +399,7 @@ impl AdmissionPolicy for Controller {
     }
 
     fn earliest_start(&mut self, now: Instant, call_info: &CallInfo, ahead: usize) -> Option<Instant> {
-        let pace = if self.config.pacing { self.pace(now, call_info, ahead).at } else { now };
+        let pace = if self.config.pacing.enabled { self.pace(now, call_info, ahead).at } else { now };
         Some(self.cooldown.until().map_or(pace, |until| until.max(pace)))
     }
 
@@ -444,7 +447,7 @@ impl AdmissionPolicy for Controller {
 
     fn missing_permits(&self, now: Instant, ahead: usize) -> usize {
         match self.cooldown.opens(now, ahead, self.config.max_wait) {
-            State::Now | State::At(_) if self.config.pacing => self.window.missing(ahead),
+            State::Now | State::At(_) if self.config.pacing.enabled => self.window.missing(ahead),
             _ => 0,
         }
     }

@@ -72,7 +72,8 @@ impl Controller {
         let call_info = self.told_price(ticket, verdict);
 
         // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
-        let reset = || verdict.retry_after.filter(|reset| !self.config.pacing && *reset <= self.config.max_wait);
+        let reset =
+            || verdict.retry_after.filter(|reset| !self.config.pacing.enabled && *reset <= self.config.max_wait);
         let hint = verdict.stated().or_else(reset);
         let Explained { by_bucket: explains, by_price } = self.explains(t, ticket, verdict, shown, text);
         let class = match (verdict.kind, verdict.evidence) {
@@ -289,7 +290,7 @@ impl Controller {
         let lasting = |failing: &Failing| {
             now.saturating_duration_since(failing.since) >= max_wait && failing.calls.len() >= CLOSE_AFTER_CALLS
         };
-        let busy = self.window.in_flight() > 0 && self.config.pacing;
+        let busy = self.window.in_flight() > 0 && self.config.pacing.enabled;
         // A call whose body nobody reads may never end: there is no use in waiting for that.
         let ends = busy && (hint.is_some() || self.window.lent.count() == 0);
         let before = self.cooldown.until();

@@ -9,7 +9,7 @@ mod text;
 use json::{Part, Parts};
 
 use super::Cost;
-use crate::dialect::Pricing;
+use crate::vocabulary::Pricing;
 
 /// A body larger than this is not read: 4 MiB.
 pub(crate) const BODY_MAX: u64 = 4 << 20;
@@ -107,7 +107,7 @@ impl<'a> Estimate<'a> {
             Pricing::Larger => input.max(output),
             Pricing::Sum => input + output,
         };
-        Cost::tokens(tokens).input(input).output(output)
+        Cost::tokens(tokens).with_input(input).with_output(output)
     }
 }
 

@@ -155,8 +155,8 @@ fn a_text_without_spaces_is_text() {
 #[test]
 fn the_price_is_the_larger_or_the_sum_as_the_provider_counts() {
     let estimate = Estimate::of(br#"{"input":"sixteen letters.","max_tokens":10}"#);
-    assert_eq!(estimate.cost(Pricing::Larger), Cost::tokens(10.0).input(4.0).output(10.0));
-    assert_eq!(estimate.cost(Pricing::Sum), Cost::tokens(14.0).input(4.0).output(10.0));
+    assert_eq!(estimate.cost(Pricing::Larger), Cost::tokens(10.0).with_input(4.0).with_output(10.0));
+    assert_eq!(estimate.cost(Pricing::Sum), Cost::tokens(14.0).with_input(4.0).with_output(10.0));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who is compared: the bare service, tower's pair, and our layers alone and together.
 
-use tower_429::RetryOn429Layer;
+use tower_429::{PacingConfig, RetryOn429Layer};
 
 use super::call::{self, Server};
 use super::measure::Contender;
@@ -24,7 +24,7 @@ pub fn all() -> [Contender; 9] {
     let shown = || Server::new(1).with_rate_headers();
     let ours = RetryOn429Layer::new;
     // A token dimension that no header confirms: the request is read to its end for its cost.
-    let tokens = || ours().tokens_per_minute(u32::MAX);
+    let tokens = || ours().pacing(PacingConfig::new().tokens_per_minute(u32::MAX));
     [
         Contender::new("bare", plain()),
         Contender::new("tower's pair", call::tower_pair(plain())),

@@ -1,7 +1,7 @@
 //! Ours: alone, over a limit of 64, and without pacing.
 
 use tower::{Layer, ServiceBuilder};
-use tower_429::{ConcurrencyLimitLayer, RetryOn429Layer};
+use tower_429::{ConcurrencyLimitLayer, PacingConfig, RetryOn429Layer};
 
 use super::Setting;
 use crate::run::{Client, client};
@@ -24,5 +24,5 @@ pub fn over_a_limit(wire: Wire, setting: Setting) -> Client {
 
 /// Retry and the shared cooldown: nothing is held back before it is throttled.
 pub(super) fn cooldown_only(wire: Wire, setting: Setting) -> Client {
-    client(layer(setting).pacing(false).layer(wire))
+    client(layer(setting).pacing(PacingConfig::off()).layer(wire))
 }
