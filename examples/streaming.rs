@@ -1,4 +1,4 @@
-//! Streams behind both layers: a permit is held until a stream is over or dropped, not just until its head is there.
+//! Streams behind both layers. A stream holds its permit until it ends or is dropped, not only until its head arrives.
 //!
 //! `cargo run --example streaming`
 
