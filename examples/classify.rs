@@ -88,17 +88,17 @@ fn lines() -> ExitCode {
 
 fn classify(line: &[u8]) -> Result<Value, String> {
     let row: Value = serde_json::from_slice(line).map_err(|e| e.to_string())?;
-    let status = row["status"].as_u64().and_then(|status| u16::try_from(status).ok()).ok_or("no status")?;
+    let status = row["status"].as_u64().and_then(|status| u16::try_from(status).ok()).ok_or("status is missing")?;
     let status = StatusCode::from_u16(status).map_err(|e| e.to_string())?;
     let mut headers = HeaderMap::new();
     if let Some(list) = row["headers_list"].as_array() {
         for pair in list {
-            let text = |at: usize| pair[at].as_str().ok_or("headers_list is no list of pairs of strings");
+            let text = |at: usize| pair[at].as_str().ok_or("headers_list is not a list of pairs of strings");
             add(&mut headers, text(0)?, text(1)?)?;
         }
     } else if let Some(map) = row["headers"].as_object() {
         for (name, value) in map {
-            add(&mut headers, name, value.as_str().ok_or_else(|| format!("header {name} is no string"))?)?;
+            add(&mut headers, name, value.as_str().ok_or_else(|| format!("header {name} is not a string"))?)?;
         }
     }
     let body = match (row["body_base64"].as_str(), &row["body"]) {
@@ -144,17 +144,17 @@ fn describe(verdict: &Verdict) -> Value {
 fn action(verdict: &Verdict) -> (&'static str, String) {
     let limit = verdict.scope.map_or("", |scope| scope.as_str()).replace('_', " ");
     match verdict.kind {
-        Kind::QuotaExhausted => ("stop", "a budget, a plan or a balance is used up: waiting does not help".into()),
-        Kind::TooLarge => ("stop", "the request alone exceeds its limit: it can never succeed as it is".into()),
-        Kind::ServerError => ("pass", "the server failed and may have done the work: retried on request only".into()),
-        _ if !verdict.is_throttling() => ("pass", "no rate limit: handed on as it is".into()),
+        Kind::QuotaExhausted => ("stop", "a quota, a plan or a balance is exhausted: a retry does not help".into()),
+        Kind::TooLarge => ("stop", "the request alone exceeds its limit: a retry cannot succeed".into()),
+        Kind::ServerError => ("pass", "the server may have processed the request: not retried by default".into()),
+        _ if !verdict.is_throttling() => ("pass", "not a rate limit: passed on unchanged".into()),
         _ if verdict.stated() > Some(MAX_WAIT) => {
             let secs = verdict.stated().unwrap_or_default().as_secs();
-            ("stop", format!("the server asks to wait {secs} s, longer than {} s", MAX_WAIT.as_secs()))
+            ("stop", format!("the server asks for a delay of {secs} s, more than {} s", MAX_WAIT.as_secs()))
         }
-        Kind::Concurrency => ("retry", "too many calls at once: fewer at a time".into()),
-        Kind::Overloaded => ("retry", "the server has no capacity for now".into()),
-        _ if limit.is_empty() => ("retry", "a rate limit was met; the answer does not say which".into()),
-        _ => ("retry", format!("the limit of {limit} was met: waiting cures it")),
+        Kind::Concurrency => ("retry", "too many calls in flight: fewer at once".into()),
+        Kind::Overloaded => ("retry", "the server is overloaded".into()),
+        _ if limit.is_empty() => ("retry", "a rate limit was reached; the response does not name it".into()),
+        _ => ("retry", format!("the limit of {limit} was reached: a retry after the delay helps")),
     }
 }
