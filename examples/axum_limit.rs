@@ -1,7 +1,8 @@
-//! A limit inside an axum service: two streams at once, two wait, and whoever comes after them is answered at once.
+//! A concurrency limit inside an axum service: two streams run, two calls wait, and further calls are rejected at once.
 //!
-//! Run it: `cargo run --example axum_limit`. The error type stays `Infallible`, so no `HandleErrorLayer` is needed, and a
-//! stream counts until its last byte, not until its head.
+//! `cargo run --example axum_limit`
+//!
+//! The error type stays `Infallible`, so no `HandleErrorLayer` is needed. A stream holds its permit until its last byte.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -18,7 +19,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::{Instant, sleep};
 use tower_429::{ConcurrencyLimitLayer, LocalRejection};
 
-/// Five words, one each 60 ms.
+/// Streams five words, one every 60 ms.
 async fn words() -> Body {
     Body::from_stream(futures_util::stream::unfold(0, |number| async move {
         sleep(Duration::from_millis(60)).await;

@@ -1,4 +1,4 @@
-//! An axum proxy with the stack in its state: any client that can change its base URL gets rate-limit handling.
+//! An axum proxy with both layers inside. It adds rate-limit handling to any client whose base URL can be changed.
 //!
 //! `cargo run --example axum_proxy`
 
@@ -14,7 +14,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_429::{ConcurrencyLimitLayer, RetryOn429Layer};
 use tower_429_testing::{Limit, Provider};
 
-/// A request is buffered, so that it can be sent again: up to 8 MiB.
+/// Maximum size of a request, 8 MiB. The proxy buffers a request so that it can retry it.
 const MAX_BODY: usize = 8 << 20;
 
 #[derive(Clone)]
@@ -47,12 +47,12 @@ async fn main() -> Result<(), BoxError> {
         .layer(RetryOn429Layer::new().mark_final(true))
         .layer(ConcurrencyLimitLayer::new(64))
         .service(Client::builder(TokioExecutor::new()).build_http());
-    // The answer is passed on as it comes: a stream stays a stream, and holds its permit until it is over.
+    // The response body is not buffered. A stream holds its permit until it ends.
     let client = BoxCloneSyncService::new(client.map_response(|response| response.map(Body::new)).map_err(Into::into));
     let upstream = Upstream { origin, client };
     let proxy = serve(axum::Router::new().fallback(proxy).with_state(upstream)).await?;
 
-    // A client that knows nothing of rate limits.
+    // This client has no rate-limit handling.
     let plain = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     for n in 1..=3 {
         let request = http::Request::post(format!("{proxy}/v1/chat/completions"));
@@ -63,7 +63,7 @@ async fn main() -> Result<(), BoxError> {
         println!("call {n}: {status}, {} bytes of events", text.len());
         assert!(status.is_success() && text.ends_with(b"[DONE]\n\n"));
     }
-    println!("the proxy met {} throttles, the client none", provider.seen().throttled());
+    println!("the proxy received {} 429s, the client none", provider.seen().throttled());
     Ok(())
 }
 

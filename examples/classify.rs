@@ -1,11 +1,11 @@
-//! Tells what error answers say: reads them from standard input, a JSON object a line, or one from the command line.
+//! Classifies error responses from standard input, one JSON object per line, or one response from the command line.
 //!
 //! ```sh
 //! cargo run --example classify < answers.jsonl
 //! cargo run --example classify -- --status 429 --header 'retry-after: 20' --body error.json
 //! ```
 //!
-//! A line is `{"status":429,"headers":{…},"body":"…"}`, or has `headers_list` (pairs), `body_base64`, `now_unix_ms`.
+//! A line is `{"status":429,"headers":{…},"body":"…"}`. It may contain `headers_list` (pairs), `body_base64` and `now_unix_ms`.
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -18,19 +18,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tower_429::classify::{Kind, Verdict};
 
-/// The longest hint that is worth waiting for.
+/// Maximum server delay that is honoured.
 const MAX_WAIT: Duration = Duration::from_secs(120);
 
-/// Classify the error answers of OpenAI-style APIs.
+/// Classify error responses of OpenAI-style APIs.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The status of one answer; without it, answers are read from standard input, a JSON object a line.
+    /// Status of one response. Without it, responses are read from standard input, one JSON object per line.
     #[arg(long)]
     status: Option<u16>,
-    /// A header of that answer, as `name: value`; may be repeated.
+    /// Header of that response, as `name: value`. Can be repeated.
     #[arg(long = "header", requires = "status")]
     headers: Vec<String>,
-    /// A file with the body of that answer.
+    /// File with the body of that response.
     #[arg(long, requires = "status")]
     body: Option<PathBuf>,
 }
@@ -66,7 +66,7 @@ fn one(status: u16, args: &Args) -> Result<Value, String> {
     Ok(describe(&Verdict::of(status, &headers, &body)))
 }
 
-/// Answers every line that can be read; a bad one is named on standard error and fails the whole only at the end.
+/// Classifies every readable line. Reports an unreadable line on standard error, and fails at the end.
 fn lines() -> ExitCode {
     let mut exit = ExitCode::SUCCESS;
     for (index, line) in std::io::stdin().lock().split(b'\n').enumerate() {
@@ -88,24 +88,24 @@ fn lines() -> ExitCode {
 
 fn classify(line: &[u8]) -> Result<Value, String> {
     let row: Value = serde_json::from_slice(line).map_err(|e| e.to_string())?;
-    let status = row["status"].as_u64().and_then(|status| u16::try_from(status).ok()).ok_or("no status")?;
+    let status = row["status"].as_u64().and_then(|status| u16::try_from(status).ok()).ok_or("status is missing")?;
     let status = StatusCode::from_u16(status).map_err(|e| e.to_string())?;
     let mut headers = HeaderMap::new();
     if let Some(list) = row["headers_list"].as_array() {
         for pair in list {
-            let text = |at: usize| pair[at].as_str().ok_or("headers_list is no list of pairs of strings");
+            let text = |at: usize| pair[at].as_str().ok_or("headers_list is not a list of pairs of strings");
             add(&mut headers, text(0)?, text(1)?)?;
         }
     } else if let Some(map) = row["headers"].as_object() {
         for (name, value) in map {
-            add(&mut headers, name, value.as_str().ok_or_else(|| format!("header {name} is no string"))?)?;
+            add(&mut headers, name, value.as_str().ok_or_else(|| format!("header {name} is not a string"))?)?;
         }
     }
     let body = match (row["body_base64"].as_str(), &row["body"]) {
         (Some(encoded), _) => base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|e| e.to_string())?,
         (None, Value::String(body)) => body.clone().into_bytes(),
         (None, Value::Null) => Vec::new(),
-        // A body that was put in as JSON rather than as a string of JSON.
+        // The body is a JSON value, not a string.
         (None, other) => other.to_string().into_bytes(),
     };
     let verdict = match row["now_unix_ms"].as_u64() {
@@ -140,21 +140,21 @@ fn describe(verdict: &Verdict) -> Value {
     })
 }
 
-/// What the retry layer does by default, and why.
+/// Returns what the retry layer does by default, and the reason.
 fn action(verdict: &Verdict) -> (&'static str, String) {
     let limit = verdict.scope.map_or("", |scope| scope.as_str()).replace('_', " ");
     match verdict.kind {
-        Kind::QuotaExhausted => ("stop", "a budget, a plan or a balance is used up: waiting does not help".into()),
-        Kind::TooLarge => ("stop", "the request alone exceeds its limit: it can never succeed as it is".into()),
-        Kind::ServerError => ("pass", "the server failed and may have done the work: retried on request only".into()),
-        _ if !verdict.is_throttling() => ("pass", "no rate limit: handed on as it is".into()),
+        Kind::QuotaExhausted => ("stop", "a quota, a plan or a balance is exhausted: a retry does not help".into()),
+        Kind::TooLarge => ("stop", "the request alone exceeds its limit: a retry cannot succeed".into()),
+        Kind::ServerError => ("pass", "the server may have processed the request: not retried by default".into()),
+        _ if !verdict.is_throttling() => ("pass", "not a rate limit: passed on unchanged".into()),
         _ if verdict.stated() > Some(MAX_WAIT) => {
             let secs = verdict.stated().unwrap_or_default().as_secs();
-            ("stop", format!("the server asks to wait {secs} s, longer than {} s", MAX_WAIT.as_secs()))
+            ("stop", format!("the server asks for a delay of {secs} s, more than {} s", MAX_WAIT.as_secs()))
         }
-        Kind::Concurrency => ("retry", "too many calls at once: fewer at a time".into()),
-        Kind::Overloaded => ("retry", "the server has no capacity for now".into()),
-        _ if limit.is_empty() => ("retry", "a rate limit was met; the answer does not say which".into()),
-        _ => ("retry", format!("the limit of {limit} was met: waiting cures it")),
+        Kind::Concurrency => ("retry", "too many calls in flight: fewer at once".into()),
+        Kind::Overloaded => ("retry", "the server is overloaded".into()),
+        _ if limit.is_empty() => ("retry", "a rate limit was reached; the response does not name it".into()),
+        _ => ("retry", format!("the limit of {limit} was reached: a retry after the delay helps")),
     }
 }

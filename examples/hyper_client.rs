@@ -1,6 +1,8 @@
-//! The whole stack around hyper's client: tower's `ServiceBuilder`, tower-http's `TraceLayer`, and both of our layers.
+//! Both layers around hyper's client, with tower's `ServiceBuilder` and tower-http's `TraceLayer`.
 //!
-//! Run it: `cargo run --example hyper_client`. The server is on loopback: it works on 4 calls at once and says nothing else.
+//! `cargo run --example hyper_client`
+//!
+//! The server is on loopback. It accepts 4 calls at once and sends no rate headers.
 
 use std::error::Error;
 use std::time::Duration;
@@ -31,10 +33,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let retry = RetryOn429Layer::new();
     let quotas = retry.quotas();
-    let limit = ConcurrencyLimitLayer::new(6); // a cap of our own: the server's is lower, and will be learned
+    let limit = ConcurrencyLimitLayer::new(6); // the server's own cap is lower, and the retry layer learns it
     let handle = limit.handle();
     let client = ServiceBuilder::new()
-        .layer(TraceLayer::new_for_http()) // one span for each call, however often it is sent
+        .layer(TraceLayer::new_for_http()) // one span per call, with all its attempts
         .layer(retry)
         .layer(limit)
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
@@ -46,12 +48,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let body = format!(r#"{{"model":"ft:gpt-4o-mini:acme::7p4lURel","messages":[],"n":{number}}}"#);
         let mut request = Request::post(format!("http://{address}/v1/chat/completions")).body(Full::from(body))?;
         if number % 8 == 7 {
-            request.extensions_mut().insert(Priority::Interactive); // goes before those that wait
+            request.extensions_mut().insert(Priority::Interactive); // gets most of the turns while other calls wait
         }
         calls.spawn(async move {
             let response = client.oneshot(request).await?;
             let (status, info) = (response.status(), response.extensions().get::<RetryInfo>().cloned());
-            response.into_body().collect().await?; // the permit is free when the body has been read
+            response.into_body().collect().await?; // the permit is released at the end of the body
             Ok::<_, Box<dyn Error + Send + Sync>>((number, status, info, start.elapsed()))
         });
     }

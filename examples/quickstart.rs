@@ -1,17 +1,20 @@
-//! The main job, over real HTTP: a fine-tuned model with too small a quota, and the same calls through three clients.
+//! Sends the same calls to a fine-tuned model with a low quota through three clients, over real HTTP on loopback.
 //!
-//! A server on loopback lets 60 requests through each 6 seconds, after a burst of 30, and 8 at once; it throttles with the
-//! body `Rate limit reached for fine-tuned model`. It is asked the same 150 things by
+//! `cargo run --example quickstart`
+//!
+//! The server accepts 60 requests per 6 seconds after a burst of 30, and 8 calls at once. It throttles with the message
+//! `Rate limit reached for fine-tuned model`. Each client sends 150 calls at the same moment. The clients are:
 //!
 //! 1. a bare hyper client,
-//! 2. tower's own retry and concurrency limit, with the policy that people write by hand,
-//! 3. `RetryOn429`, told nothing.
+//! 2. tower's own retry and concurrency limit, with a typical hand-written policy,
+//! 3. `RetryOn429` without settings.
 //!
-//! Run it: `cargo run --example quickstart`. It never leaves loopback, and exits with an error if a call of the third fails.
+//! The example exits with an error if a call of the third client fails.
 //!
-//! With `--token-quota` the server limits tokens and nothing else, and throttles as OpenAI does: 200 calls of 4,000 tokens at
-//! 125,000 tokens each 6 seconds are
-//! `cargo run --release --example quickstart -- --calls 200 --tokens-per-call 4000 --token-quota 125000`.
+//! With `--token-quota`, the server limits only tokens and throttles with OpenAI's messages. This command sends 200 calls of
+//! 4,000 tokens at 125,000 tokens per 6 seconds:
+//!
+//! `cargo run --release --example quickstart -- --calls 200 --tokens-per-call 4000 --token-quota 125000`
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -33,43 +36,43 @@ use tower::{Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_429::RetryOn429Layer;
 use tower_429_testing::{Hints, Limit, Provider, ServiceTime, Wording};
 
-/// A fine-tuned model with too small a quota, and the same calls through three clients.
+/// Send the same calls to a model with a low quota through three clients.
 #[derive(Parser, Clone, Copy)]
 struct Args {
-    /// Calls that each client makes, all at once.
+    /// Calls of each client, all sent at once.
     #[arg(long, default_value_t = 150)]
     calls: u32,
-    /// Requests that the server lets through each 6 seconds.
+    /// Requests that the server accepts per 6 seconds.
     #[arg(long, default_value_t = 60)]
     quota: u32,
-    /// Requests that it lets through at once after a rest.
+    /// Requests that the server accepts in one burst.
     #[arg(long, default_value_t = 30)]
     burst: u32,
-    /// Calls that it works on at the same time.
+    /// Calls that the server accepts at once.
     #[arg(long, default_value_t = 8)]
     at_once: u32,
-    /// Milliseconds that it works on a call.
+    /// Service time of a call in milliseconds.
     #[arg(long, default_value_t = 500)]
     work: u64,
-    /// The concurrency limit of the second client, chosen by somebody who does not know the server's.
+    /// Concurrency limit of the second client. It is not the server's limit, which the client does not know.
     #[arg(long, default_value_t = 16)]
     limit: usize,
-    /// Tokens of each call's body, at four characters a token.
+    /// Tokens in the body of each call, at four characters per token.
     #[arg(long, requires = "token_quota", value_parser = clap::value_parser!(u32).range(LEAST_TOKENS..=MOST_TOKENS))]
     tokens_per_call: Option<u32>,
-    /// Tokens that the server lets through each 6 seconds, in place of its limits on requests and on calls at once.
+    /// Tokens that the server accepts per 6 seconds. Replaces its limits on requests and on calls at once.
     #[arg(long, requires = "tokens_per_call", value_parser = clap::value_parser!(u32).range(1..))]
     token_quota: Option<u32>,
 }
 
-/// A body without any text has so many tokens; one of the most is 4 MiB long.
+/// Tokens of a body without text, and of a body of 4 MiB.
 const LEAST_TOKENS: i64 = 50;
 const MOST_TOKENS: i64 = 1 << 20;
-/// The server counts one token for so many characters of a body.
+/// Characters of a body that the server counts as one token.
 const CHARACTERS: usize = 4;
-/// What the bodies say, over and over.
+/// The text that the bodies repeat.
 const TEXT: &str = "Each of us has read the same report, and each of us has understood something else. ";
-/// The time in which the server lets a quota through.
+/// The period of the quota.
 const PERIOD: Duration = Duration::from_secs(6);
 
 impl Args {
@@ -82,7 +85,7 @@ impl Args {
         server.requests(quota).at_once(self.at_once as usize).wording(Wording::BareRate).hints(Hints::Headers).build()
     }
 
-    /// The server's limits, in words.
+    /// Describes the server's limits.
     fn limits(&self) -> String {
         match self.token_quota {
             Some(tokens) => format!("{tokens} tokens each 6 s"),
@@ -92,7 +95,7 @@ impl Args {
         }
     }
 
-    /// What the call of this number sends: a short question, or as much text as makes the tokens of a call.
+    /// Returns the body of a call: a short question, or text with the configured number of tokens.
     fn body(&self, number: u32) -> String {
         let question = |rest: &str| {
             format!(
@@ -105,11 +108,11 @@ impl Args {
         question(&format!(": {text}"))
     }
 
-    /// The least time in which the server lets all calls through.
+    /// Returns the shortest time in which the server can accept all calls, in seconds.
     fn ideal(&self) -> f64 {
         let (calls, work) = (f64::from(self.calls), self.work as f64 / 1e3);
         if let (Some(each), Some(quota)) = (self.tokens_per_call, self.token_quota) {
-            // The first of a quota's tokens are there at once.
+            // The bucket starts full, so the first quota of tokens takes no time.
             let later = calls * f64::from(each) - f64::from(quota);
             return later.max(0.0) / f64::from(quota) * PERIOD.as_secs_f64() + work;
         }
@@ -130,7 +133,7 @@ struct Row {
 
 type Hyper = Client<HttpConnector, Full<Bytes>>;
 
-/// What people write by hand: up to five retries, `retry-after` if it is there, else doubling waits with some jitter.
+/// A typical hand-written policy: five retries after `retry-after`, else after a doubling delay with jitter.
 #[derive(Clone)]
 struct ByHand {
     attempts: u32,
@@ -180,7 +183,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(if ours.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Makes all calls at once through a client, against a server of its own.
+/// Sends all calls at once through a client, to a new server.
 async fn run<S, RB>(
     name: &'static str,
     args: &Args,
@@ -218,12 +221,12 @@ where
     let (seen, done) = (provider.seen(), results.iter().filter(|ok| **ok).count());
     let (throttled, most) = (seen.throttled(), seen.most_in_flight);
     if bar.is_hidden() {
-        println!("{name}: {done} of {} done in {time:.1} s", args.calls); // no terminal: say it in words
+        println!("{name}: {done} of {} done in {time:.1} s", args.calls); // without a terminal there is no progress bar
     }
     Ok(Row { name, done, failed: results.len() - done, throttled, time, most })
 }
 
-/// One call: whether it was answered with a success, to the end of its body.
+/// Makes one call. Returns whether it succeeded, up to the end of its body.
 async fn ask<S, RB>(client: S, address: SocketAddr, body: String) -> bool
 where
     S: Service<Request<Full<Bytes>>, Response = Response<RB>>,

@@ -1,4 +1,4 @@
-//! Streams behind both layers: a permit is held until a stream is over or dropped, not just until its head is there.
+//! Streams behind both layers. A stream holds its permit until it ends or is dropped, not only until its head arrives.
 //!
 //! `cargo run --example streaming`
 
@@ -34,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
             let request = Request::post(url).header("authorization", "Bearer sk-test");
             let request = request.body(Full::from(r#"{"model":"gpt-4o","stream":true}"#))?;
             let mut body = client.oneshot(request).await?.into_body();
-            println!("stream {n} begins: {} permits taken, {} calls wait", handle.in_use(), handle.queued());
+            println!("stream {n} starts: {} permits in use, {} calls wait", handle.in_use(), handle.queued());
             let mut events = 0;
             while let Some(frame) = body.frame().await {
                 let text = frame?.into_data().unwrap_or_default();
@@ -44,7 +44,7 @@ async fn main() -> Result<(), BoxError> {
                     return Ok::<_, BoxError>(());
                 }
             }
-            println!("stream {n} is over after {events} events");
+            println!("stream {n} ends after {events} events");
             Ok(())
         }
     });

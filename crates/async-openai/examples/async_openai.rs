@@ -1,4 +1,4 @@
-//! async-openai behind both layers: streams against a server that serves few at once and limits requests.
+//! async-openai behind both layers, with streams from a server that limits requests and concurrent calls.
 //!
 //! `cargo run -p tower-429-async-openai --example async_openai`
 
@@ -16,7 +16,7 @@ use tower_429_testing::{Limit, Provider, ServiceTime};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Ten calls a second, of which two are left; each streams for 200 ms.
+    // The limit is ten calls per second. Two calls remain at the start. Each call streams for 200 ms.
     let provider = Provider::builder()
         .requests(Limit::per_minute(600).starting_at(2))
         .service_time(ServiceTime::Fixed(Duration::from_millis(200)))

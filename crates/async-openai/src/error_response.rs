@@ -1,12 +1,13 @@
-//! What the server throttled in the end, with its headers.
+//! [`ErrorResponse`]: a response that is not a success, with its headers.
 
 use async_openai::error::{ApiErrorResponse, OpenAIError, WrappedError};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tower_429::RetryInfo;
 
-/// An answer that is no success, whole: inside `OpenAIError::Boxed` where
-/// [`keep_error_responses`](crate::HttpService::keep_error_responses) is on.
+/// A response that is not a success, with its status, headers and body.
+///
+/// It is inside `OpenAIError::Boxed` if [`keep_error_responses`](crate::HttpService::keep_error_responses) is on.
 ///
 /// ```
 /// use async_openai::error::OpenAIError;
@@ -24,14 +25,14 @@ pub struct ErrorResponse {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, as it came.
+    /// The body as received.
     pub body: Bytes,
-    /// What became of the call; nothing if the layers had no part in it.
+    /// The attempts and waits of the call. `None` if the layers neither retried, throttled nor rejected it.
     pub info: Option<RetryInfo>,
 }
 
 impl ErrorResponse {
-    /// The 429 in an error, if it is one.
+    /// Returns the response inside an error, if the error has one.
     pub fn of(error: &OpenAIError) -> Option<&Self> {
         match error {
             OpenAIError::Boxed(error) => error.downcast_ref(),
@@ -39,7 +40,7 @@ impl ErrorResponse {
         }
     }
 
-    /// What async-openai would have made of it, if the body is an error of OpenAI's shape.
+    /// Returns the error that async-openai makes of this response, if the body has the form of an OpenAI error.
     pub fn api_error(&self) -> Option<ApiErrorResponse> {
         let WrappedError { error } = serde_json::from_slice(&self.body).ok()?;
         Some(ApiErrorResponse { status_code: self.status, api_error: error })

@@ -10,7 +10,7 @@
 //! # let _ = client;
 //! ```
 //!
-//! With a limit of your own, and a `reqwest::Client` of your own:
+//! With a concurrency limit and your own `reqwest::Client`:
 //!
 //! ```
 //! # use async_openai::{Client, config::OpenAIConfig};
@@ -24,15 +24,15 @@
 //! # let _ = Client::with_config(OpenAIConfig::default()).with_http_service(service);
 //! ```
 //!
-//! # What changes for the caller
+//! # Differences for the caller
 //!
-//! * `with_http_service` replaces the client's own retries (`OpenAIRetryLayer`), so that attempts do not multiply. Do not
-//!   add that layer back.
-//! * A 429 is judged by everything it says: `retry-after-ms`, dates, the message, text that is no JSON. Waits are
-//!   never shorter than asked, and all calls of a key share them.
-//! * A stream holds its permit until it ends or is dropped.
-//! * Uploads (multipart forms) are retried, too: async-openai builds them anew for each attempt.
-//! * Errors stay async-openai's own. Its `ApiError` has no headers; [`HttpService::keep_error_responses`] gives them.
+//! * `with_http_service` replaces the client's own retries (`OpenAIRetryLayer`). Do not add that layer again, because the
+//!   attempts multiply.
+//! * The layers read the delay of a 429 from `retry-after-ms`, dates, the message and text that is not JSON. A retry is never
+//!   earlier than this delay, and all calls of a key share one cooldown.
+//! * A stream holds its permit until it ends or is dropped. The permit of an unread body is lent after 1 s.
+//! * Uploads (multipart forms) are retried. async-openai builds them again for each attempt.
+//! * Errors are async-openai's own. Its `ApiError` has no headers; [`HttpService::keep_error_responses`] keeps them.
 
 mod error_response;
 mod replay;

@@ -1,4 +1,4 @@
-//! A request body that async-openai can build anew.
+//! [`Replay`]: a request body that async-openai can build again.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tower_429_reqwest::Body;
 
-/// The body of a request on its way through the layers.
+/// The request body that the layers see.
 ///
-/// A copy shares the bytes of a buffered body. A copy of any other, such as a multipart form, holds nothing: it is built
-/// anew when it is sent.
+/// A copy of a buffered body shares its bytes. A copy of any other body, such as a multipart form, is empty. The transport
+/// builds such a body again when it sends it.
 #[derive(Debug)]
 pub struct Replay {
     pub(crate) factory: HttpRequestFactory,
@@ -30,7 +30,7 @@ impl Clone for Replay {
     }
 }
 
-/// Layers may look into a body that is built; one that is to be built anew looks empty.
+/// Layers can read a body that is built. A body that is still to be built reads as empty.
 impl HttpBody for Replay {
     type Data = Bytes;
     type Error = reqwest::Error;

@@ -1,4 +1,4 @@
-//! A stack of layers as the service that async-openai sends its requests with.
+//! [`HttpService`]: a stack of layers as async-openai's HTTP service.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,16 +18,16 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A stack of layers for `async_openai::Client::with_http_service`. See the [crate documentation](crate) for examples.
 ///
-/// The stack is built once; its state is shared by all clones of the client.
+/// The stack is built once, and all clones of the client share its state.
 ///
 /// # Errors
 ///
-/// Those of async-openai and of reqwest, as without the layers. What the server throttles in the end is a response, which
-/// async-openai turns into its `OpenAIError::ApiError`; see [`keep_error_responses`](Self::keep_error_responses).
+/// Errors of async-openai and reqwest are the same as without the layers. A 429 that is not retried is a response.
+/// async-openai turns it into `OpenAIError::ApiError`; see [`keep_error_responses`](Self::keep_error_responses).
 ///
 /// # Cancel safety
 ///
-/// Dropping a call, or the stream that it gave, frees its permit and its place in the queue.
+/// Dropping a call or its stream releases its permit and its queue position.
 #[derive(Debug, Clone)]
 pub struct HttpService<S> {
     stack: S,
@@ -35,18 +35,20 @@ pub struct HttpService<S> {
 }
 
 impl<S> HttpService<S> {
-    /// The layers, one or a `ServiceBuilder` of several, around a new [`reqwest::Client`].
+    /// Puts one layer, or a `ServiceBuilder` of several, around a new [`reqwest::Client`].
     pub fn new(layers: impl Layer<Transport, Service = S>) -> Self {
         Self::with_client(reqwest::Client::new(), layers)
     }
 
-    /// The layers around a [`reqwest::Client`] of your own.
+    /// Puts the layers around your own [`reqwest::Client`].
     pub fn with_client(client: reqwest::Client, layers: impl Layer<Transport, Service = S>) -> Self {
         Self { stack: layers.layer(Transport::new(client)), keep_error_responses: false }
     }
 
-    /// Whether an answer that is no success becomes a [`ErrorResponse`] in `OpenAIError::Boxed`, which has the status, the
-    /// headers and the body, instead of an `OpenAIError::ApiError`, which has none of the headers. Default: false.
+    /// Sets whether a response that is not a success becomes an [`ErrorResponse`] inside `OpenAIError::Boxed`.
+    ///
+    /// An `ErrorResponse` has the status, the headers and the body. `OpenAIError::ApiError`, which it replaces, has no
+    /// headers. Default: false.
     #[must_use]
     pub fn keep_error_responses(mut self, on: bool) -> Self {
         self.keep_error_responses = on;
@@ -70,12 +72,12 @@ where
     }
 
     fn call(&mut self, factory: HttpRequestFactory) -> Self::Future {
-        // The readied instance is the one called.
+        // The instance that was polled ready is the one that is called.
         let fresh = self.stack.clone();
         let mut stack = std::mem::replace(&mut self.stack, fresh);
         let keep_error_responses = self.keep_error_responses;
         Box::pin(async move {
-            // Built here once, for the layers to read; what the first attempt sends is this very request.
+            // The layers read this request, and the first attempt sends it.
             let request = factory.build().await?;
             let url = request.url().clone();
             let request = http::Request::<reqwest::Body>::try_from(request)?;
@@ -90,7 +92,7 @@ where
     }
 }
 
-/// async-openai's own error, also out of the box that a layer above has put it into.
+/// Converts to async-openai's error, and unboxes one that a layer has boxed.
 fn own_error(error: impl Into<OpenAIError>) -> OpenAIError {
     match error.into() {
         OpenAIError::Boxed(error) => match error.downcast::<OpenAIError>() {

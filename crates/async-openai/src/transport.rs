@@ -1,4 +1,4 @@
-//! The innermost service: sends what the layers let through with reqwest.
+//! [`Transport`]: the innermost service, which sends requests with reqwest.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,8 +41,10 @@ impl Service<http::Request<Replay>> for Transport {
     }
 }
 
-/// The request with a body, built anew if it has none. Its head is what the layers made of it, apart from what belongs to
-/// the body: the boundary of a multipart form is another one each time.
+/// Returns the request with its body, and builds the body again if it is missing.
+///
+/// The head keeps the changes of the layers. `content-type` and `content-length` come from the new body, because the boundary
+/// of a multipart form differs each time.
 async fn rebuild(request: http::Request<Replay>) -> Result<http::Request<Body>, OpenAIError> {
     let (mut parts, replay) = request.into_parts();
     let body = match replay.built {

@@ -1,4 +1,4 @@
-//! A `reqwest::Client` behind both layers: a burst of calls against a server that allows few, and none is lost.
+//! A `reqwest::Client` behind both layers sends a burst of calls to a server with a low limit. Every call succeeds.
 //!
 //! `cargo run -p tower-429-reqwest --example reqwest_client`
 
@@ -13,7 +13,7 @@ use tower_429_testing::{Limit, Provider, ServiceTime};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Ten calls a second, of which three are left.
+    // The limit is ten calls per second. Three calls remain at the start.
     let provider = Provider::builder()
         .requests(Limit::per_minute(600).starting_at(3))
         .service_time(ServiceTime::Fixed(Duration::from_millis(50)))
@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         assert!(call.await??.is_success());
     }
     let seen = provider.seen();
-    println!("{} accepted, {} throttled on the way, in {:.1?}", seen.accepted, seen.throttled(), start.elapsed());
+    println!("{} accepted, {} throttled and retried, in {:.1?}", seen.accepted, seen.throttled(), start.elapsed());
     Ok(())
 }
 

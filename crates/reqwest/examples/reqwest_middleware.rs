@@ -1,4 +1,4 @@
-//! The layers as one middleware of `reqwest-middleware`: what is added after it runs for each attempt.
+//! The layers as one middleware of `reqwest-middleware`. A middleware that is added after it runs for each attempt.
 //!
 //! `cargo run -p tower-429-reqwest --example reqwest_middleware`
 
@@ -28,7 +28,7 @@ impl Middleware for LogAttempts {
 
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    // The key has been used before: it has to wait for its first call.
+    // The bucket starts empty, so the first call is throttled.
     let provider = Provider::builder().requests(Limit::per_minute(600).starting_at(0)).build();
     let url = serve(provider.clone()).await?;
 
@@ -48,7 +48,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         response.bytes().await?;
     }
     let seen = provider.seen();
-    println!("{} accepted, {} throttled on the way", seen.accepted, seen.throttled());
+    println!("{} accepted, {} throttled and retried", seen.accepted, seen.throttled());
     Ok(())
 }
 

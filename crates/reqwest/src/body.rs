@@ -1,4 +1,4 @@
-//! A request body for reqwest that can be copied for another attempt, as far as it is buffered.
+//! A request body for reqwest that can be copied for a retry if it is buffered.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -6,9 +6,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-/// A [`reqwest::Body`] that can be copied: `reqwest::Body` itself keeps its `try_clone` private.
+/// A request body that can be copied for a retry.
 ///
-/// Copies of a buffered body share its bytes. A streaming body has no copy.
+/// It replaces [`reqwest::Body`], whose `try_clone` is private. Copies of a buffered body share its bytes. A streaming body
+/// cannot be copied.
 ///
 /// ```
 /// use tower_429::RetryOn429Layer;
@@ -29,12 +30,12 @@ enum Kind {
 }
 
 impl Body {
-    /// A copy of a buffered body, which shares its bytes; nothing of a streaming one.
+    /// Copies a buffered body. The copy shares its bytes. Returns `None` for a streaming body.
     pub fn try_clone(&self) -> Option<Self> {
         self.bytes().cloned().map(Self::from)
     }
 
-    /// The bytes of a buffered body.
+    /// Returns the bytes of a buffered body, and `None` for a streaming body.
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             Kind::Buffered(bytes) => Some(bytes),
@@ -78,7 +79,7 @@ impl From<reqwest::Body> for Body {
         if body.as_bytes().is_none() {
             return Self(Kind::Streaming(body));
         }
-        // `as_bytes` only lends; polling gives the `Bytes` themselves, all at once and without a copy.
+        // `as_bytes` returns a slice. Polling returns the `Bytes`, in one frame and without a copy.
         match Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(Ok(frame))) => Self::from(frame.into_data().unwrap_or_default()),
             _ => Self::default(),

@@ -1,4 +1,4 @@
-//! A reqwest client as a service of HTTP requests.
+//! [`FromReqwest`]: a reqwest client as a service of HTTP requests.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,17 +8,17 @@ use pin_project_lite::pin_project;
 use reqwest::Url;
 use tower_service::Service;
 
-/// A [`reqwest::Client`], or anything that serves [`reqwest::Request`]s as it does, as a service of [`http::Request`]s.
+/// Makes a [`reqwest::Client`] a service of [`http::Request`]s.
 ///
-/// The body is [`Body`](crate::Body), which can be copied for another attempt, or anything else that becomes a
-/// [`reqwest::Body`].
+/// The inner service can be any service of [`reqwest::Request`] with the response [`reqwest::Response`]. The request body can
+/// be any type that converts into a [`reqwest::Body`]. Use [`Body`](crate::Body) for retries, because it can be copied.
 ///
-/// A `reqwest_middleware::ClientWithMiddleware` fits, too: its middlewares run for each attempt, while extensions given to
-/// its request builder are not seen by the layers around it.
+/// The inner service can be a `reqwest_middleware::ClientWithMiddleware`. Its middlewares then run for each attempt. The
+/// layers around it do not see the extensions of its request builder.
 ///
 /// # Errors
 ///
-/// Those of the inner service, and a [`reqwest::Error`] for a URL that reqwest cannot send to.
+/// Errors of the inner service pass through. A URL that reqwest cannot use is a [`reqwest::Error`].
 ///
 /// ```
 /// use http::Request;
@@ -44,12 +44,12 @@ impl<S> FromReqwest<S> {
         Self { inner: client }
     }
 
-    /// The client.
+    /// Returns a reference to the client.
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The client.
+    /// Returns the client.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -78,11 +78,11 @@ where
     }
 }
 
-/// The URL that a response came from. reqwest's own extension for it cannot be read from outside.
+/// The URL of a response. reqwest's own extension for the URL is private.
 #[derive(Debug, Clone)]
 pub(crate) struct ResponseUrl(pub(crate) Url);
 
-/// The same response, its URL in its extensions.
+/// Converts a response and puts its URL into its extensions.
 pub(crate) fn into_http(response: reqwest::Response) -> http::Response<reqwest::Body> {
     let url = ResponseUrl(response.url().clone());
     let mut response = http::Response::<reqwest::Body>::from(response);
@@ -91,7 +91,7 @@ pub(crate) fn into_http(response: reqwest::Response) -> http::Response<reqwest::
 }
 
 pin_project! {
-    /// The future of [`FromReqwest`].
+    /// The response future of [`FromReqwest`].
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, E> {
         #[pin]

@@ -1,4 +1,4 @@
-//! The layers of [`tower_429`] around any `reqwest` client, and inside `reqwest-middleware`.
+//! The layers of [`tower_429`] around a `reqwest` client, and inside `reqwest-middleware`.
 //!
 //! ```
 //! use tower::ServiceBuilder;
@@ -21,31 +21,31 @@
 //! # }
 //! ```
 //!
-//! | what you have | what you need |
+//! | you have | use |
 //! |---|---|
-//! | a [`reqwest::Client`], or a `ClientWithMiddleware` | [`FromReqwest`]: it becomes a service of [`http::Request`], which every layer fits |
-//! | a stack of layers around that | [`ToReqwest`]: [`reqwest::Request`] in, [`reqwest::Response`] out |
+//! | a [`reqwest::Client`] or a `ClientWithMiddleware` | [`FromReqwest`]: it makes the client a service of [`http::Request`] |
+//! | a stack of layers around that service | [`ToReqwest`]: it gives the stack reqwest's request and response types |
 //! | a `reqwest_middleware::ClientBuilder` | [`TowerMiddleware`]: `.with(TowerMiddleware::new(layers))` |
 //!
-//! # What is kept
+//! # What stays the same
 //!
-//! * The response's URL, after redirects, and its extensions: [`RetryInfo`](tower_429::RetryInfo) is in
+//! * The response keeps its URL after redirects, and its extensions. [`RetryInfo`](tower_429::RetryInfo) is in
 //!   `response.extensions()`.
-//! * The error type of the inner client, and its errors as they are.
-//! * A timeout set on a request ([`reqwest::RequestBuilder::timeout`]). It counts for each attempt anew, waits between
-//!   attempts not included: bound the whole call with a [`Deadline`](tower_429::Deadline) or a timeout layer above.
-//! * What a buffered body holds: a copy for another attempt shares its bytes. A streaming body cannot be copied: it is
-//!   sent once, whole, and a 429 of it is handed back.
+//! * Errors of the inner client pass through unchanged.
+//! * A timeout of a request ([`reqwest::RequestBuilder::timeout`]) applies to each attempt separately. It does not include
+//!   the waits between attempts. To bound the whole call, use a [`Deadline`](tower_429::Deadline) or a timeout layer above.
+//! * A copy of a buffered body shares its bytes. A streaming body cannot be copied, so it is sent once and its 429 is
+//!   returned.
 //!
-//! # Not two retry loops
+//! # One retry loop
 //!
-//! Leave reqwest's own retries as they are by default (they repeat only what HTTP/2 servers have not processed), and put
-//! no other retry middleware beside these layers: their numbers of attempts multiply. `reqwest::ClientBuilder::connector_layer`
-//! is no place for a limit: it wraps the making of connections, not calls.
+//! Add no other retry middleware to these layers, because the numbers of attempts multiply. Leave reqwest's own retries at
+//! their default: they repeat only requests that an HTTP/2 server has not processed. Do not put a limit into
+//! `reqwest::ClientBuilder::connector_layer`, because it wraps connections and not calls.
 //!
 //! # Features
 //!
-//! `middleware` (default): [`TowerMiddleware`], with `reqwest-middleware` as a dependency. `FromReqwest` around a
+//! `middleware` (default) adds [`TowerMiddleware`] and the dependency on `reqwest-middleware`. `FromReqwest` around a
 //! `ClientWithMiddleware` needs no feature.
 
 mod body;

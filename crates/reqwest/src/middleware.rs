@@ -1,7 +1,7 @@
-//! A stack of layers as one middleware of `reqwest-middleware`.
+//! [`TowerMiddleware`]: a stack of layers as one middleware of `reqwest-middleware`.
 //!
-//! A stack is built once, while `Next` lives as long as one request: so the stack's innermost service asks the running
-//! middleware, through a channel in the request's extensions, to run what comes next.
+//! The stack is built once, but `Next` lives only as long as one request. Therefore the innermost service sends each attempt
+//! to the running middleware, through a channel in the request's extensions. The middleware then runs `Next`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -22,13 +22,14 @@ use crate::to_reqwest::into_reqwest;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A stack of layers as a [`Middleware`].
+/// Makes a stack of layers a [`Middleware`].
 ///
-/// The stack is built once and its state is shared by all requests. The middlewares added *after* it run for each
-/// attempt, one attempt at a time; those added *before* it see one call. Extensions of a request
-/// (`RequestBuilder::with_extension`) reach the layers: [`QuotaKey`](tower_429::QuotaKey),
-/// [`Priority`](tower_429::Priority), [`Deadline`](tower_429::Deadline) and the others. What the middlewares below put
-/// into the extensions is there after the call, and [`ResendCount`] tells them of a further attempt.
+/// The stack is built once, and all requests share its state. Middlewares added *after* it run for each attempt, one attempt
+/// at a time. Middlewares added *before* it see one call.
+///
+/// The layers see the extensions of a request (`RequestBuilder::with_extension`), such as
+/// [`QuotaKey`](tower_429::QuotaKey), [`Priority`](tower_429::Priority) and [`Deadline`](tower_429::Deadline). The caller
+/// sees the extensions that the middlewares below insert. Those middlewares find a [`ResendCount`] on each retry.
 ///
 /// ```
 /// use reqwest_middleware::ClientBuilder;
@@ -45,20 +46,20 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// # Errors
 ///
-/// An [`Error`] of the middlewares or the client below passes through unchanged, in a box or not. Any other error of a
-/// layer becomes [`Error::Middleware`], which gives it back as `downcast_ref::<Box<dyn std::error::Error + Send + Sync>>()`.
+/// An [`Error`] of the middlewares or the client below passes through unchanged, also if a layer has boxed it. Any other
+/// error of a layer becomes [`Error::Middleware`]. `downcast_ref::<Box<dyn std::error::Error + Send + Sync>>()` returns it.
 ///
 /// # Cancel safety
 ///
-/// Dropping the call drops the attempt that is running and everything that waits. A layer that gives an attempt up, as a
-/// timeout does, drops what runs below.
+/// Dropping the call drops the running attempt and its waits. A layer that cancels an attempt, such as a timeout, drops the
+/// middlewares and the client below.
 #[derive(Debug, Clone)]
 pub struct TowerMiddleware<S> {
     stack: S,
 }
 
 impl<S> TowerMiddleware<S> {
-    /// Builds the stack of these layers: one layer, or a `ServiceBuilder` of several.
+    /// Builds the stack from one layer, or from a `ServiceBuilder` of several.
     pub fn new(layers: impl Layer<NextService, Service = S>) -> Self {
         Self { stack: layers.layer(NextService) }
     }
@@ -96,7 +97,7 @@ where
             tokio::select! {
                 biased;
                 answer = &mut call => break answer,
-                // Nobody listens to an attempt that was given up.
+                // Sending fails if a layer has cancelled the attempt.
                 result = &mut run => drop(reply.send(result)),
                 () = reply.closed() => {}
             }
@@ -105,11 +106,11 @@ where
     }
 }
 
-/// The innermost service of a [`TowerMiddleware`]: what comes after it in the client.
+/// The innermost service of a [`TowerMiddleware`]: it runs the middlewares and the client that follow.
 #[derive(Debug, Clone, Copy)]
 pub struct NextService;
 
-/// Where attempts of a call are run; in its request's extensions.
+/// The channel to the running middleware, in the extensions of each request.
 #[derive(Clone)]
 struct Attempts(mpsc::UnboundedSender<Attempt>);
 
@@ -130,14 +131,14 @@ impl Service<http::Request<Body>> for NextService {
     fn call(&mut self, mut request: http::Request<Body>) -> NextFuture {
         let (reply, answer) = oneshot::channel();
         if let Some(Attempts(attempts)) = request.extensions_mut().remove() {
-            // A call that is over takes no attempt: then the dropped `reply` says so.
+            // If the call has ended, the dropped `reply` reports it.
             drop(attempts.send(Attempt { request, reply }));
         }
         NextFuture(answer)
     }
 }
 
-/// The future of [`NextService`].
+/// The response future of [`NextService`].
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug)]
 pub struct NextFuture(oneshot::Receiver<Result<Response>>);
@@ -163,7 +164,7 @@ impl std::fmt::Display for Lost {
 
 impl std::error::Error for Lost {}
 
-/// Takes the client's own error out of the box that a layer above has put it into.
+/// Unboxes an error of the client that a layer has boxed.
 fn own_error(error: BoxError) -> Error {
     let error = match error.downcast::<Error>() {
         Ok(error) => return *error,

@@ -1,4 +1,4 @@
-//! A stack of HTTP layers as a client of reqwest's own requests and responses.
+//! [`ToReqwest`]: a stack of HTTP layers with reqwest's request and response types.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -14,14 +14,15 @@ use crate::from_reqwest::ResponseUrl;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A stack around [`FromReqwest`](crate::FromReqwest), with reqwest's own types outside: [`reqwest::Request`] in,
-/// [`reqwest::Response`] out.
+/// Makes a stack of layers a client of [`reqwest::Request`] and [`reqwest::Response`].
+///
+/// The innermost service of the stack is [`FromReqwest`](crate::FromReqwest).
 ///
 /// See the [crate documentation](crate) for an example.
 ///
 /// # Errors
 ///
-/// Those of the stack, as they are, and a [`reqwest::Error`] for a URL that is none in HTTP.
+/// Errors of the stack pass through unchanged. A URL that is not valid in HTTP is a [`reqwest::Error`].
 #[derive(Debug, Clone)]
 pub struct ToReqwest<S> {
     inner: S,
@@ -33,12 +34,12 @@ impl<S> ToReqwest<S> {
         Self { inner: stack }
     }
 
-    /// The stack.
+    /// Returns a reference to the stack.
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The stack.
+    /// Returns the stack.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -47,11 +48,11 @@ impl<S> ToReqwest<S> {
     ///
     /// # Errors
     ///
-    /// Those of the stack. A 429 is no error: like reqwest itself, this returns responses of any status.
+    /// Errors of the stack pass through. A 429 is not an error: like reqwest, this returns responses of any status.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives the call up, wherever it is.
+    /// Dropping the future cancels the call.
     pub async fn execute(
         &self,
         request: reqwest::Request,
@@ -90,15 +91,16 @@ where
     }
 }
 
-/// Turns the answer of a stack around [`FromReqwest`](crate::FromReqwest) into reqwest's own, its URL kept; one that came
-/// from no server gets the URL of its request. [`ToReqwest`] does this itself.
+/// Converts the response of a stack around [`FromReqwest`](crate::FromReqwest) into a [`reqwest::Response`].
+///
+/// The response keeps its URL. A local rejection gets `url`, the URL of its request. [`ToReqwest`] calls this function.
 pub fn into_reqwest<RB>(response: http::Response<RB>, url: Url) -> reqwest::Response
 where
     RB: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + 'static,
 {
     let (mut parts, body) = response.into_parts();
     let url = parts.extensions.remove::<ResponseUrl>().map_or(url, |url| url.0);
-    // Only reqwest's own extension of the builder can say what a response's URL is.
+    // Only the extension of reqwest's response builder can set the URL of a response.
     if let Some(extensions) = http::Response::builder().url(url).extensions_mut() {
         parts.extensions.extend(std::mem::take(extensions));
     }
@@ -106,7 +108,7 @@ where
 }
 
 pin_project! {
-    /// The future of [`ToReqwest`].
+    /// The response future of [`ToReqwest`].
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, E> {
         #[pin]

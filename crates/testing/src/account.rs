@@ -1,4 +1,4 @@
-//! One key's account: its buckets, its calls in flight, and the decision about the next call.
+//! The account of one key: its buckets, its calls in flight, and the decision about the next call.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::time::{later, seconds};
 use crate::timing::exponential;
 use crate::verdict::{Reason, Shortage, Slot};
 
-/// How soon a 429 by concurrency says to come back: nobody knows when a slot will be free.
+/// The delay in a 429 by the concurrency limit: 1 s. The server does not know when a call will end.
 pub const CONCURRENCY_HINT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Account {
         }
     }
 
-    /// Plays all that is due up to `now`, in order: ends of service, and calls of other tenants.
+    /// Processes all events up to `now` in order: ends of service, and calls of other tenants.
     pub(crate) fn advance(&mut self, now: Instant) {
         loop {
             let end = self.running.first_key_value().map(|(&(end, _), _)| end);
@@ -70,8 +70,8 @@ impl Account {
         self.refill(now);
     }
 
-    /// Why a call that arrives now is throttled, if it is, and the seconds until a retry may do better.
-    /// The account must be [up to date](Self::advance). A 429 is charged here.
+    /// Returns why a call that arrives now is throttled, if it is, and the seconds until a retry can
+    /// succeed. The account must be [up to date](Self::advance). This charges for the 429.
     pub(crate) fn throttle(&mut self, config: &Config, quota_ended: bool, facts: &Facts) -> Option<(Reason, f64)> {
         self.seen.note_arrival(facts);
         let (reason, wait) = self.shortage(config, quota_ended, price(config, facts))?;
@@ -82,7 +82,7 @@ impl Account {
         Some((reason, wait))
     }
 
-    /// Takes what a call costs, and its slot until the moment in `slot`.
+    /// Charges an accepted call, and counts it as in flight until the time in `slot`.
     pub(crate) fn accept(&mut self, config: &Config, facts: &Facts, slot: Slot) {
         for bucket in [&mut self.requests, &mut self.hidden].into_iter().flatten() {
             bucket.take(1.0);
@@ -98,7 +98,7 @@ impl Account {
         self.seen.note_accepted(self.running.len());
     }
 
-    /// The first limit in the way of a call, in the order in which the server asks.
+    /// Returns the first limit that a call exceeds, in the order of the checks.
     fn shortage(&self, config: &Config, quota_ended: bool, price: f64) -> Option<(Reason, f64)> {
         if quota_ended || config.quota.is_some_and(|calls| self.accepted_on_quota >= calls) {
             return Some((Reason::Quota, f64::INFINITY));
@@ -128,7 +128,7 @@ impl Account {
         }
     }
 
-    /// Ends the service of a call whose client went away; nothing if it has ended.
+    /// Ends a call that its client has dropped. Does nothing if its service has ended.
     pub(crate) fn release(&mut self, slot: Slot, now: Instant) {
         self.advance(now);
         if let Some(given) = self.running.remove(&slot) {
@@ -140,7 +140,7 @@ impl Account {
         self.running.len()
     }
 
-    /// Seconds until the buckets would accept a call of this price.
+    /// Returns the seconds until the buckets accept a call of this price.
     pub(crate) fn wait_for(&self, price: f64) -> f64 {
         let one = [&self.requests, &self.hidden];
         let waits = one.into_iter().flatten().map(|bucket| bucket.wait(1.0));
@@ -165,7 +165,7 @@ impl Account {
         }
     }
 
-    /// A call of another tenant: pays if both limits have room, and is throttled for free if not.
+    /// Processes a call of another tenant. It pays if both limits allow it, and is not charged otherwise.
     fn foreign_call(&mut self, now: Instant) {
         self.refill(now);
         let Some(others) = &mut self.others else {
@@ -183,7 +183,7 @@ impl Account {
     }
 }
 
-/// The tokens that a call pays on arrival.
+/// Returns the tokens that a call pays on arrival.
 fn price(config: &Config, facts: &Facts) -> f64 {
     if config.payment == Payment::Post { facts.prompt() } else { facts.price }
 }

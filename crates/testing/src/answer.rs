@@ -17,10 +17,10 @@ use crate::time::round_up;
 use crate::verdict::{Rate, Reason, Verdict};
 use crate::wording;
 
-/// There is no wall clock in here, so all answers were made at this second.
+/// The `created` time of all responses, because the provider does not use the wall clock.
 const CREATED: u64 = 1_700_000_000;
 
-/// The answer to a request that could not be read.
+/// Creates the response to a request that could not be read.
 pub(crate) fn unreadable(status: StatusCode) -> Response<ProviderBody> {
     let message = match status {
         StatusCode::PAYLOAD_TOO_LARGE => "The request body is too long.",
@@ -52,7 +52,7 @@ pub(crate) fn throttle(
     response(StatusCode::TOO_MANY_REQUESTS, headers, "application/json", body)
 }
 
-/// A successful answer in one piece.
+/// Creates a successful response in one piece.
 pub(crate) fn completion(config: &Config, facts: &Facts, verdict: &Verdict) -> Response<ProviderBody> {
     let (prompt, output) = (facts.prompt() as u64, facts.output as u64);
     let body = json!({
@@ -75,7 +75,7 @@ pub(crate) fn completion(config: &Config, facts: &Facts, verdict: &Verdict) -> R
     response(StatusCode::OK, headers, "application/json", ProviderBody::full(body.to_string()))
 }
 
-/// A successful answer in server-sent events, whose last one comes at `end`.
+/// Creates a successful response of server-sent events. The last event arrives at `end`.
 pub(crate) fn stream(
     config: &Config,
     facts: &Facts,

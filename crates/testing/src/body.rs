@@ -1,4 +1,4 @@
-//! The body of an answer: one piece, or events over time.
+//! [`ProviderBody`]: a response body in one piece, or as events over time.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -15,9 +15,9 @@ use crate::state::Shared;
 use crate::time::Timer;
 use crate::verdict::Slot;
 
-/// The body of a [`Provider`](crate::Provider)'s answer.
+/// The response body of a [`Provider`](crate::Provider).
 ///
-/// Dropping a stream before its end frees the call's slot, as closing the connection would.
+/// Dropping a stream before its end ends the call on the server, as closing the connection does.
 #[derive(Debug)]
 pub struct ProviderBody {
     pieces: VecDeque<(Option<Instant>, Bytes)>,
@@ -26,13 +26,13 @@ pub struct ProviderBody {
 }
 
 impl ProviderBody {
-    /// A body that is all there.
+    /// Creates a body in one piece.
     pub(crate) fn full(text: String) -> Self {
         let pieces = VecDeque::from([(None, Bytes::from(text))]);
         Self { pieces, timer: Timer::default(), slot: None }
     }
 
-    /// A body whose pieces come at their times; the slot is free at the latest after the last one.
+    /// Creates a body whose pieces arrive at their times. The call leaves at the latest after the last one.
     pub(crate) fn events(events: Vec<(Instant, Bytes)>, slot: TakenSlot) -> Self {
         let pieces = events.into_iter().map(|(at, piece)| (Some(at), piece)).collect();
         Self { pieces, timer: Timer::default(), slot: Some(slot) }
@@ -68,7 +68,7 @@ impl Body for ProviderBody {
     }
 }
 
-/// A place among the calls in flight; free again at the end of the service, or when this is dropped.
+/// Counts a call as in flight until its service ends or this is dropped.
 #[derive(Debug)]
 pub(crate) struct TakenSlot {
     pub(crate) shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! One bucket: its level as a function of what was taken and of the time.
+//! One bucket: its level as a function of the units taken and of the time.
 
 use std::time::Duration;
 
@@ -7,8 +7,7 @@ use tokio::time::Instant;
 use crate::Limit;
 use crate::time::{later, seconds};
 
-/// A level that falls short by no more than this has been reached: floating point leaves such
-/// remainders.
+/// Tolerance for comparisons of levels, because floating-point sums have rounding errors.
 const GRAIN: f64 = 1e-6;
 
 /// The state of one [`Limit`].
@@ -19,7 +18,7 @@ pub(crate) struct Bucket {
     shown: Option<f64>,
     /// May be negative.
     level: f64,
-    /// The moment `level` speaks of.
+    /// The time of `level`.
     at: Instant,
     window: Option<Window>,
 }
@@ -43,7 +42,7 @@ impl Bucket {
         }
     }
 
-    /// Gives back what `now` gives back. A moment before the last one changes nothing.
+    /// Refills the bucket up to `now`. A time before the last one changes nothing.
     pub(crate) fn advance(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.at);
         self.at += elapsed;
@@ -70,13 +69,13 @@ impl Bucket {
         self.level + GRAIN >= units
     }
 
-    /// What a call of this price needs: one that costs more than the bucket holds is let in by a
-    /// full bucket, and leaves it in debt.
+    /// Returns the level that a call of this price needs. A call that costs more than the capacity needs
+    /// a full bucket, and leaves it in debt.
     pub(crate) fn need(&self, price: f64) -> f64 {
         price.min(self.capacity.max(1.0))
     }
 
-    /// Seconds until the bucket has this many units; infinite if it never will.
+    /// Returns the seconds until the bucket has this many units, or infinity if it never has.
     pub(crate) fn wait(&self, units: f64) -> f64 {
         if self.has(units) {
             return 0.0;
@@ -94,7 +93,7 @@ impl Bucket {
         self.level -= units;
     }
 
-    /// Takes one unit if there is one.
+    /// Takes one unit if one remains.
     pub(crate) fn burn(&mut self) {
         if self.has(1.0) {
             self.level -= 1.0;
@@ -106,12 +105,12 @@ impl Bucket {
         self.level = (self.level - 1.0).max(-share * self.capacity);
     }
 
-    /// Gives units back, or takes some if negative, when a call is over.
+    /// Returns units at the end of a call. A negative number takes units.
     pub(crate) fn settle(&mut self, units: f64) {
         self.level = (self.level + units).min(self.capacity);
     }
 
-    /// Makes capacity and rate `factor` times what they were; the level stays, if it fits.
+    /// Multiplies capacity and rate by `factor`. The level is at most the new capacity.
     pub(crate) fn cut(&mut self, factor: f64) {
         self.capacity *= factor;
         self.refill *= factor;
@@ -128,13 +127,13 @@ impl Bucket {
         whole(self.level)
     }
 
-    /// What messages call used: the limit minus the level, more than the limit in debt.
+    /// Returns the `Used` of messages: the limit minus the level. It exceeds the limit in debt.
     pub(crate) fn used(&self) -> u64 {
         let limit = self.shown.unwrap_or(self.capacity);
         whole((limit - (self.level + GRAIN).floor()).max(0.0))
     }
 
-    /// Seconds until the bucket is full, or until its window ends.
+    /// Returns the seconds until the bucket is full, or until its window ends.
     pub(crate) fn reset(&self) -> f64 {
         match self.window {
             Some(window) => (window.end - self.at).as_secs_f64(),
@@ -142,13 +141,13 @@ impl Bucket {
         }
     }
 
-    /// Seconds that the bucket takes from empty to full.
+    /// Returns the seconds from an empty to a full bucket.
     pub(crate) fn period(&self) -> f64 {
         self.shown.unwrap_or(self.capacity) / self.refill
     }
 }
 
-/// The whole units in `units`, none if negative.
+/// Rounds `units` down to a whole number, at least 0.
 fn whole(units: f64) -> u64 {
     (units + GRAIN).max(0.0) as u64
 }

@@ -1,17 +1,17 @@
-//! The provider's knobs and their defaults.
+//! [`Builder`]: the settings of a provider and their defaults.
 
 use std::time::Duration;
 
 use crate::knobs::{Answer, Charge, HintUnit, Hints, Payment, RateHeaders, Wording};
 use crate::{Latency, Limit, Provider, ServiceTime};
 
-/// The events of a streamed answer, unless [`Builder::streaming`] says otherwise.
+/// Default number of events of a streamed response; see [`Builder::streaming`].
 pub const DEFAULT_EVENTS: usize = 4;
 
-/// More foreign calls a second than this are not played.
+/// Maximum number of foreign calls per second.
 pub const MOST_FOREIGN_PER_SECOND: f64 = 10_000.0;
 
-/// Everything a provider was told.
+/// All settings of a provider.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Config {
     pub(crate) requests: Option<Limit>,
@@ -45,9 +45,9 @@ pub(crate) struct Foreign {
     pub(crate) tokens: f64,
 }
 
-/// Sets up a [`Provider`]; made by [`Provider::builder`].
+/// Configures a [`Provider`]. [`Provider::builder`] creates it.
 ///
-/// Without any setting, a provider has no limits and answers each call at once.
+/// Without settings, a provider has no limits and answers each call at once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,7 +58,7 @@ pub(crate) struct Foreign {
 ///     .requests(Limit::per_minute(500))
 ///     .tokens(Limit::per_minute(90_000))
 ///     .at_once(16)
-///     .charge_refused(Charge::Debt(0.25))
+///     .charge_throttled(Charge::Debt(0.25))
 ///     .hints(Hints::Headers)
 ///     .wording(Wording::BareConcurrency)
 ///     .latency(Latency::internet())
@@ -88,38 +88,40 @@ impl Builder {
 
     /// Limits the tokens of each key. Default: no limit, and no headers about tokens.
     ///
-    /// A call that costs more than the limit's capacity is accepted when the bucket is full, and
-    /// leaves it in debt.
+    /// A call that costs more than the capacity is accepted when the bucket is full. The bucket is then
+    /// in debt.
     pub fn tokens(mut self, limit: Limit) -> Self {
         self.config.tokens = Some(limit);
         self
     }
 
-    /// Limits the requests of each key once more, over a shorter time, with no header that shows it.
-    /// Default: none.
+    /// Adds a second limit on the requests of each key that no header shows. Default: none.
+    ///
+    /// Use it for a limit over a shorter time.
     pub fn hidden(mut self, limit: Limit) -> Self {
         self.config.hidden = Some(limit);
         self
     }
 
-    /// Serves no more than this many calls of a key at once. Default: any number.
+    /// Limits the calls of each key in flight. Default: no limit.
     pub fn at_once(mut self, calls: usize) -> Self {
         self.config.at_once = Some(calls);
         self
     }
 
-    /// Refuses with `insufficient_quota` once a key had this many calls accepted. Default: never.
+    /// Throttles a key with `insufficient_quota` after this many accepted calls. Default: never.
     ///
-    /// Such a 429 comes before all other checks and is charged to nobody.
+    /// The provider checks the quota before all other limits and does not charge for this 429.
     pub fn quota_of(mut self, calls: usize) -> Self {
         self.config.quota = Some(calls);
         self
     }
 
-    /// Lets other tenants use each key too, at random moments: so many calls a second on average
-    /// (at most [`MOST_FOREIGN_PER_SECOND`]) of so many tokens each. Default: none.
+    /// Simulates other tenants of each key, with calls at random times. Default: none.
     ///
-    /// They begin with the key's first request. One that meets an empty limit goes away for free.
+    /// `calls_per_second` is an average, at most [`MOST_FOREIGN_PER_SECOND`]. Each call costs
+    /// `tokens_each` tokens. These calls start with the key's first request. A call that meets an empty
+    /// bucket is not charged.
     pub fn foreign(mut self, calls_per_second: f64, tokens_each: f64) -> Self {
         self.config.foreign = (calls_per_second > 0.0).then_some(Foreign {
             per_second: calls_per_second.min(MOST_FOREIGN_PER_SECOND),
@@ -128,123 +130,123 @@ impl Builder {
         self
     }
 
-    /// Counts all calls against one set of limits, whatever their key and model. Default: one set
-    /// for each pair of credential (`authorization` or `api-key`) and `model`.
+    /// Counts all calls against one set of limits. Default: one set for each pair of credential
+    /// (`authorization` or `api-key`) and `model`.
     pub fn shared_key(mut self) -> Self {
         self.config.shared_key = true;
         self
     }
 
-    /// Sets what a throttled call costs. Default: [`Charge::Burn`].
+    /// Sets the cost of a throttled call. Default: [`Charge::Burn`].
     pub fn charge_throttled(mut self, charge: Charge) -> Self {
         self.config.charge = charge;
         self
     }
 
-    /// Gives back at the end of a call the tokens that were reserved by `max_tokens` and not used.
-    /// Default: they stay spent.
+    /// Returns unused tokens of `max_tokens` at the end of a call. Default: they stay charged.
     ///
-    /// What was used is in the [`x-testing-output-tokens`](crate::OUTPUT_TOKENS_HEADER) header.
+    /// The [`x-testing-output-tokens`](crate::OUTPUT_TOKENS_HEADER) header sets the tokens used.
     pub fn refund_unused_tokens(mut self) -> Self {
         self.config.payment = Payment::Refund;
         self
     }
 
-    /// Charges the prompt on arrival and the output at the end of a call, which may leave the
-    /// tokens in debt. Default: prompt and `max_tokens`, on arrival.
+    /// Charges the prompt on arrival and the output at the end of a call. Default: prompt and
+    /// `max_tokens`, on arrival.
     ///
-    /// What was used is in the [`x-testing-output-tokens`](crate::OUTPUT_TOKENS_HEADER) header.
+    /// The bucket of tokens can be in debt after a call. The
+    /// [`x-testing-output-tokens`](crate::OUTPUT_TOKENS_HEADER) header sets the tokens used.
     pub fn post_paid(mut self) -> Self {
         self.config.payment = Payment::Post;
         self
     }
 
-    /// Sets which answers carry rate headers. Default: [`RateHeaders::All`].
+    /// Sets which responses have rate headers. Default: [`RateHeaders::All`].
     pub fn rate_headers(mut self, on: RateHeaders) -> Self {
         self.config.rate_headers = on;
         self
     }
 
-    /// Rounds the times to reset in rate headers up to whole seconds. Default: milliseconds.
+    /// Rounds the `reset` times in rate headers up to whole seconds. Default: milliseconds.
     pub fn whole_second_resets(mut self) -> Self {
         self.config.whole_second_resets = true;
         self
     }
 
-    /// Sets where a 429 says when to come back. Default: [`Hints::Both`].
+    /// Sets where a 429 states its delay. Default: [`Hints::Both`].
     pub fn hints(mut self, hints: Hints) -> Self {
         self.config.hints = hints;
         self
     }
 
-    /// Sets how exact hints are. Default: [`HintUnit::Milliseconds`].
+    /// Sets the unit of the delay in a 429. Default: [`HintUnit::Milliseconds`].
     pub fn hint_unit(mut self, unit: HintUnit) -> Self {
         self.config.hint_unit = unit;
         self
     }
 
-    /// Sets whether a 429 by concurrency says to come back in
-    /// [a second](crate::CONCURRENCY_HINT). Default: it does.
+    /// Sets whether a 429 by the concurrency limit states a delay of
+    /// [one second](crate::CONCURRENCY_HINT). Default: true.
     pub fn hint_concurrency(mut self, hint: bool) -> Self {
         self.config.no_concurrency_hint = !hint;
         self
     }
 
-    /// Sets what 429s say. Default: [`Wording::OpenAi`].
+    /// Sets the message of 429s. Default: [`Wording::OpenAi`].
     pub fn wording(mut self, wording: Wording) -> Self {
         self.config.wording = wording;
         self
     }
 
-    /// Sets how long messages are on their way. Default: no time.
+    /// Sets the network latency. Default: zero.
     ///
-    /// tokio's timers count milliseconds, so a client hears of a thing up to 1 ms late.
+    /// tokio's timers have a resolution of 1 ms, so a response can arrive up to 1 ms late.
     pub fn latency(mut self, latency: Latency) -> Self {
         self.config.latency = latency;
         self
     }
 
-    /// Sets how long a call is served. Default: no time.
+    /// Sets the service time of a call. Default: zero.
     pub fn service_time(mut self, time: ServiceTime) -> Self {
         self.config.service = time;
         self
     }
 
-    /// Sets the form of successful answers. Default: [`Answer::AsAsked`].
+    /// Sets the form of successful responses. Default: [`Answer::AsAsked`].
     pub fn answer_with(mut self, answer: Answer) -> Self {
         self.config.answer = answer;
         self
     }
 
-    /// Sets the shape of streamed answers: the head comes after `first_after`, then so many events
-    /// spread evenly up to the end of the service time, then `[DONE]`. Default:
-    /// [`DEFAULT_EVENTS`], at once.
+    /// Sets the timing of streamed responses. Default: [`DEFAULT_EVENTS`], at once.
     ///
-    /// A service time shorter than `first_after` does not make the head come sooner.
+    /// The head is sent after `first_after`. The events follow at equal intervals until the end of the
+    /// service time, then `[DONE]`. The head is never sent before `first_after`, even if the service
+    /// time is shorter.
     pub fn streaming(mut self, events: usize, first_after: Duration) -> Self {
         self.config.events = events;
         self.config.first_after = first_after;
         self
     }
 
-    /// Breaks streamed answers off after so many events with an `error` event that carries `json`.
-    /// Default: they end well.
+    /// Ends streamed responses after `after_events` events with an `error` event that contains `json`.
+    /// Default: no error.
     ///
-    /// The status is 200 by then, and the slot is free from the error on.
+    /// The status is 200. The call is no longer in flight after the error.
     pub fn error_in_stream(mut self, after_events: usize, json: impl Into<String>) -> Self {
         self.config.stream_error = Some((after_events, json.into()));
         self
     }
 
-    /// Sets the seed of everything random. Default: 0.
+    /// Sets the seed of all random values. Default: 0.
     ///
-    /// The same calls at the same times meet the same provider.
+    /// The same seed gives the same results for the same calls at the same times.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;
         self
     }
 
-    /// Builds the provider; needs no runtime.
+    /// Builds the provider. It needs no runtime.
     #[must_use]
     pub fn build(self) -> Provider {
         Provider::new(self.config)

@@ -1,4 +1,4 @@
-//! What the server reads out of a request: who asks, for which model, at what price.
+//! What the server reads from a request: its key, model and price.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
@@ -9,28 +9,28 @@ use serde_json::Value;
 
 use crate::time::seconds;
 
-/// Request header with the price of a call in tokens. Default: a token for each four characters of
-/// the body, rounded up, and its `max_tokens`.
+/// Request header with the price of a call in tokens. Default: one token per four characters of the
+/// body, rounded up, plus `max_tokens`.
 pub const TOKENS_HEADER: &str = "x-testing-tokens";
 
-/// Request header with the tokens that the answer really takes. Default: `max_tokens`.
+/// Request header with the tokens that the response uses. Default: `max_tokens`.
 pub const OUTPUT_TOKENS_HEADER: &str = "x-testing-output-tokens";
 
-/// Request header with the service time of a call in milliseconds. Default: drawn from the
+/// Request header with the service time of a call in milliseconds. Default: a value from the
 /// provider's [`ServiceTime`](crate::ServiceTime).
 pub const SERVICE_MS_HEADER: &str = "x-testing-service-ms";
 
-/// No call counts as asking for more tokens than this.
+/// Maximum number of tokens of a call.
 const MOST_TOKENS: f64 = u32::MAX as f64;
 
-/// Whose limits a call counts against.
+/// The key of a call, which selects its limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) credential: String,
     pub(crate) model: String,
 }
 
-/// All that decides about a call.
+/// Everything in a request that affects the decision about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) key: Key,
@@ -46,7 +46,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads a request; every body gives facts, whatever is in it.
+    /// Reads a request. Any body is accepted.
     pub(crate) fn read(headers: &HeaderMap, body: &[u8], shared_key: bool) -> Self {
         let json: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         let model = json["model"].as_str().unwrap_or_default().to_owned();
@@ -71,13 +71,13 @@ impl Facts {
         }
     }
 
-    /// The price without the tokens reserved for the answer.
+    /// Returns the price without the tokens reserved for the output.
     pub(crate) fn prompt(&self) -> f64 {
         (self.price - self.max_tokens).max(0.0)
     }
 }
 
-/// A number of tokens that a call may speak of; NaN and negative numbers are none.
+/// Clamps a number of tokens. NaN and negative numbers become 0.
 fn tokens(number: f64) -> f64 {
     if number > 0.0 { number.min(MOST_TOKENS) } else { 0.0 }
 }

@@ -1,4 +1,4 @@
-//! One call: reads the request, travels, is decided about, is served, and travels back.
+//! One call: reading the request, network latency, the decision, the service, and the response.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,14 +19,14 @@ use crate::state::Shared;
 use crate::time::Timer;
 use crate::verdict::Outcome;
 
-/// A longer request body (16 MiB) is answered with status 413.
+/// Maximum size of a request body: 16 MiB. A longer body is answered with status 413.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 pin_project! {
-    /// The future of a [`Provider`](crate::Provider)'s answer.
+    /// The response future of a [`Provider`](crate::Provider).
     ///
-    /// Dropping it before the request arrived undoes the call; later it frees the call's slot, as
-    /// closing the connection would.
+    /// If it is dropped before the request arrives, the call is not counted. If it is dropped later, the
+    /// call ends on the server, as when the connection is closed.
     #[derive(Debug)]
     #[must_use = "a call is not made until its future is polled"]
     pub struct ProviderFuture<B> {
@@ -106,7 +106,7 @@ impl<B: Body> Future for ProviderFuture<B> {
     }
 }
 
-/// Reads the body to its end, or to the status that says why not.
+/// Reads the body to its end. Returns a status if this fails.
 fn poll_read<B: Body>(
     mut body: Pin<&mut Option<B>>,
     received: &mut Vec<u8>,

@@ -1,9 +1,9 @@
-//! Durations as Go prints them, which is how OpenAI writes them.
+//! [`go_duration`]: durations in Go's format, which OpenAI uses.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Writes a duration as Go's `Duration.String` does: `494ms`, `1m0.052s`, `6m0s`, `1h0m0s`.
+/// Formats a duration as Go's `Duration.String` does: `494ms`, `1m0.052s`, `6m0s`, `1h0m0s`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,7 +32,7 @@ pub fn go_duration(span: Duration) -> String {
     text + &decimal(nanos % 60_000_000_000, 9) + "s"
 }
 
-/// `value` with the point moved `digits` to the left, without zeros at the end.
+/// Formats `value` with the decimal point moved `digits` to the left, without trailing zeros.
 fn decimal(value: u128, digits: u32) -> String {
     let unit = 10_u128.pow(digits);
     let fraction = format!("{:0width$}", value % unit, width = digits as usize);

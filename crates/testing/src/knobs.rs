@@ -1,37 +1,37 @@
-//! The choices a provider offers where a number is not enough.
+//! Settings of a provider that are a choice between variants.
 
-/// What a throttled call costs, in request units (of the hidden limit too).
+/// The cost of a throttled call, in requests. The hidden limit is charged, too.
 ///
-/// Tokens are never charged for a 429.
+/// A throttled call costs no tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Charge {
-    /// One unit, if one is left.
+    /// One request, if one remains.
     #[default]
     Burn,
-    /// One unit even from an empty bucket, down to a debt of this share of its capacity; 1.0 means
-    /// that a client which keeps asking waits for a whole period more.
+    /// One request even from an empty bucket, down to a debt of this share of its capacity. With 1.0, a
+    /// client that keeps sending waits up to one more period.
     Debt(f64),
     /// Nothing.
     Nothing,
 }
 
-/// On which answers the `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` headers stand.
+/// Which responses have `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` headers.
 ///
-/// A dimension without a limit has no headers, and neither has `insufficient_quota`.
+/// A dimension without a limit has no headers. An `insufficient_quota` response has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RateHeaders {
-    /// On successes and 429s.
+    /// Successes and 429s.
     #[default]
     All,
-    /// On successes.
+    /// Successes.
     SuccessOnly,
-    /// Nowhere.
+    /// No response.
     None,
 }
 
-/// Where a 429 says when to come back.
+/// Where a 429 states its delay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hints {
@@ -56,57 +56,56 @@ impl Hints {
     }
 }
 
-/// How exact a hint is. Hints are rounded up.
+/// The unit of the delay in a 429. Delays are rounded up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HintUnit {
-    /// Milliseconds, at least one: `retry-after-ms`, and `retry-after` in whole seconds beside it.
+    /// Milliseconds, at least one. `retry-after-ms` has the milliseconds, `retry-after` whole seconds.
     #[default]
     Milliseconds,
-    /// Seconds, at least one: `retry-after` alone.
+    /// Seconds, at least one. Only `retry-after` is sent.
     Seconds,
 }
 
-/// What a 429 says.
+/// The message of a 429.
 ///
-/// The bare text is, byte for byte, `{"error":{"message":"Rate limit reached for fine-tuned
-/// model","type":"requests","code":"rate_limit_exceeded"}}`. It names no limit and no dimension, so
-/// that a client cannot tell a rate from a concurrency limit. `insufficient_quota` keeps its text
-/// under every wording.
+/// The bare text is exactly `{"error":{"message":"Rate limit reached for fine-tuned
+/// model","type":"requests","code":"rate_limit_exceeded"}}`. It names no limit, so a client cannot
+/// tell a rate limit from a concurrency limit. `insufficient_quota` has the same text in every variant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wording {
-    /// OpenAI's: the limit, what is used, what was requested; concurrency is called by its name.
+    /// OpenAI's text: the limit, the amount used and the amount requested. A concurrency limit is named.
     #[default]
     OpenAi,
-    /// The bare text and no hint, for every 429.
+    /// The bare text without a delay, for every 429.
     Bare,
-    /// The bare text for every 429; those by a rate still carry the hint header.
+    /// The bare text for every 429. 429s by a rate limit have the delay in a header.
     BareRate,
-    /// The bare text and no hint for 429s by concurrency; OpenAI's text for the others.
+    /// The bare text without a delay for 429s by the concurrency limit. OpenAI's text for the others.
     BareConcurrency,
 }
 
-/// The form of a successful answer.
+/// The form of a successful response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
     /// Server-sent events if the request's body has `"stream": true`, JSON otherwise.
     #[default]
     AsAsked,
-    /// One `chat.completion`, whatever was asked for.
+    /// Always one `chat.completion`.
     Json,
-    /// Server-sent events, whatever was asked for.
+    /// Always server-sent events.
     Sse,
 }
 
-/// When an accepted call pays for its tokens.
+/// When an accepted call pays its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Payment {
     /// The whole price, on arrival.
     #[default]
     Ahead,
-    /// The whole price on arrival; what was not used comes back at the end.
+    /// The whole price on arrival. Unused tokens are returned at the end.
     Refund,
     /// The prompt on arrival, the output at the end.
     Post,

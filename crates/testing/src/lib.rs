@@ -1,13 +1,12 @@
-//! An OpenAI-like HTTP server in the process, on tokio time, for clients that meet rate limits.
+//! An in-process, OpenAI-like HTTP server on tokio time, for tests of clients that handle rate limits.
 //!
-//! A [`Provider`] is a [`Service`](tower_service::Service) of HTTP requests that limits them as an LLM
-//! API does: requests and tokens per minute in buckets, a number of calls at once, a quota that ends.
-//! It throttles with status 429, in the words and headers of such an API, and keeps count. It is meant
-//! for tests, simulations and examples of clients that retry, pace themselves or wait.
+//! A [`Provider`] is a [`Service`](tower_service::Service) of HTTP requests. It enforces the limits of an
+//! LLM API: requests and tokens per minute, calls at once, and a quota. It throttles with status 429 and
+//! the messages and headers of such an API, and it counts the calls.
 //!
-//! It has no sockets and no tasks of its own, and all its time is tokio's: under a paused clock,
-//! minutes of rate limiting pass in no time and come out the same each time. What is random comes
-//! from a [seed](Builder::seed).
+//! It opens no socket and spawns no task. It uses tokio's clock only, so minutes of rate limiting take no
+//! time under a paused clock and give the same result on each run. Random values come from a
+//! [seed](Builder::seed).
 //!
 //! ```
 //! use http::{Request, StatusCode};
@@ -35,28 +34,27 @@
 //! # }
 //! ```
 //!
-//! (A paused clock needs tokio's `test-util` feature and `start_paused = true`.)
+//! A paused clock needs tokio's `test-util` feature and `start_paused = true`.
 //!
-//! # What happens to a call
+//! # The steps of a call
 //!
-//! 1. Its body is read: to the end, at most [`MAX_BODY_BYTES`]. A longer one is answered with status
-//!    413, one that fails with 400. Whatever is in it, it is served; of JSON, `model`, `max_tokens` or
-//!    `max_completion_tokens`, and `stream` count.
-//! 2. It costs one request, and as many tokens as a quarter of its characters plus `max_tokens`. The
-//!    request headers [`x-testing-tokens`](TOKENS_HEADER),
-//!    [`x-testing-output-tokens`](OUTPUT_TOKENS_HEADER) and
-//!    [`x-testing-service-ms`](SERVICE_MS_HEADER) override price, use and time of a single call.
-//! 3. After the [latency](Latency) of the request it arrives. There the quota, the number of calls in
-//!    flight, the limits on requests and tokens and the hidden limit are asked, in this order.
-//! 4. Throttled: a [charge](Charge) for the attempt, and the 429 travels back. Accepted: request and
-//!    tokens are taken, and a slot for the [service time](ServiceTime). The slot is free again at the
-//!    end of that time, whether or not the client has read the answer, or when the client drops the
-//!    call.
-//! 5. Headers tell the limits as they are right after that.
+//! 1. The provider reads the body to its end. It answers a body longer than [`MAX_BODY_BYTES`] with
+//!    status 413, and a body that fails with 400. It accepts any content. From a JSON body it reads
+//!    `model`, `stream`, and `max_tokens` or `max_completion_tokens`.
+//! 2. The call costs one request, and tokens: a quarter of its characters plus `max_tokens`. The request
+//!    headers [`x-testing-tokens`](TOKENS_HEADER), [`x-testing-output-tokens`](OUTPUT_TOKENS_HEADER) and
+//!    [`x-testing-service-ms`](SERVICE_MS_HEADER) override cost, usage and service time of one call.
+//! 3. The call arrives after the [latency](Latency) of the request. The provider then checks, in this
+//!    order: the quota, the number of calls in flight, the limits on requests and tokens, and the hidden
+//!    limit.
+//! 4. A throttled call pays its [charge](Charge), and the 429 travels back. An accepted call pays its
+//!    request and tokens, and is in flight for the [service time](ServiceTime). It leaves at the end of
+//!    that time, even if the client has not read the response, or when the client drops the call.
+//! 5. The headers of the response report the limits after this step.
 //!
 //! # On a socket
 //!
-//! A provider is always ready, cannot fail and is `Clone + Send + Sync`, so axum serves it as
+//! A provider is always ready, has no errors and is `Clone + Send + Sync`. axum serves it with
 //! `Router::new().fallback_service(provider)`, and hyper with hyper-util's `TowerToHyperService`.
 
 mod account;

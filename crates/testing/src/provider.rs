@@ -1,4 +1,4 @@
-//! The service itself, and the handle to look into it and to change it while it runs.
+//! [`Provider`]: the service, and a handle to read and change it while it runs.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,16 +16,17 @@ use crate::state::Shared;
 use crate::time::seconds;
 use crate::{ProviderBody, ProviderFuture, Seen};
 
-/// An OpenAI-like server: a [`Service`] of HTTP requests, whatever their method and path.
+/// An OpenAI-like server: a [`Service`] of HTTP requests with any method and path.
 ///
-/// Clones share everything: hand one to the code under test and keep one to ask
-/// [what it saw](Self::seen). All time is tokio's, so that a paused clock drives it.
+/// Clones share all state. Give one to the code under test and keep one to read
+/// [the counts](Self::seen). The provider uses tokio's clock, so it works with a paused clock.
 ///
-/// Limits and counts are per key: the `authorization` (or `api-key`) header and the `model` in the
-/// JSON body. A key's buckets begin to refill with its first request. Methods that look at one
-/// key's buckets ([`level_requests`](Self::level_requests), [`level_tokens`](Self::level_tokens),
-/// [`wait_for`](Self::wait_for)) speak of the key that sent the first request, and of a fresh one
-/// before that; methods that change something change it for all keys.
+/// Limits and counts are per key. A key is the `authorization` (or `api-key`) header and the `model` in
+/// the JSON body. The buckets of a key start with its first request.
+///
+/// [`level_requests`](Self::level_requests), [`level_tokens`](Self::level_tokens) and
+/// [`wait_for`](Self::wait_for) read the key of the first request. Before the first request, they read
+/// a new key. Methods that change something change it for all keys.
 #[derive(Clone, Debug)]
 pub struct Provider {
     shared: Arc<Shared>,
@@ -42,75 +43,75 @@ impl Provider {
         Self { shared: Arc::new(Shared::new(config)) }
     }
 
-    /// Starts to set up a provider.
+    /// Creates a builder.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// Tells what arrived and how it was answered, up to now.
+    /// Returns the counts of calls and responses up to now.
     #[must_use]
     pub fn seen(&self) -> Seen {
         self.shared.lock().seen(Instant::now())
     }
 
-    /// Calls being served now, of all keys.
+    /// Returns the number of calls in flight, of all keys.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.shared.lock().in_flight(Instant::now())
     }
 
-    /// Changes how many calls of a key are served at once; `None` for any number.
+    /// Changes the limit on calls of each key in flight. `None` removes the limit.
     ///
-    /// Calls in flight stay: after a decrease there may be more of them for a while.
+    /// Calls in flight continue, so they can exceed a lower limit for a time.
     pub fn set_at_once(&self, calls: Option<usize>) {
         self.shared.lock().config.at_once = calls;
     }
 
-    /// Makes all limits `factor` times what they are, in size and in rate, as when a tier changes.
+    /// Multiplies the capacity and the rate of all limits by `factor`, as a change of tier does.
     ///
-    /// A level that does not fit any more is lost. A negative factor or NaN counts as 0.
+    /// A bucket keeps at most its new capacity. A negative factor or NaN counts as 0.
     pub fn cut(&self, factor: f64) {
         self.shared.lock().cut(factor.clamp(0.0, 1e9).max(0.0), Instant::now());
     }
 
-    /// Refuses every call with `insufficient_quota` from now on.
+    /// Throttles every call with `insufficient_quota` from now on.
     pub fn end_quota(&self) {
         self.shared.lock().quota_ended = true;
     }
 
-    /// Takes back [`end_quota`](Self::end_quota), and counts towards
-    /// [`quota_of`](Builder::quota_of) from 0 again.
+    /// Reverts [`end_quota`](Self::end_quota), and restarts the count of
+    /// [`quota_of`](Builder::quota_of) at 0.
     pub fn restore_quota(&self) {
         self.shared.lock().restore_quota();
     }
 
-    /// The requests that the limit on requests would let in at once now: negative in debt, infinite
-    /// without a limit.
+    /// Returns the requests in the bucket now. The value is negative in debt, and infinite without a
+    /// limit.
     #[must_use]
     pub fn level_requests(&self) -> f64 {
         let level = |account: &Account| account.requests.as_ref().map(|bucket| bucket.level());
         self.oracle(level).unwrap_or(f64::INFINITY)
     }
 
-    /// The tokens that the limit on tokens would let in at once now: negative in debt, infinite
-    /// without a limit.
+    /// Returns the tokens in the bucket now. The value is negative in debt, and infinite without a
+    /// limit.
     #[must_use]
     pub fn level_tokens(&self) -> f64 {
         let level = |account: &Account| account.tokens.as_ref().map(|bucket| bucket.level());
         self.oracle(level).unwrap_or(f64::INFINITY)
     }
 
-    /// The requests that the hidden limit would let in at once now; infinite without one.
+    /// Returns the requests in the hidden bucket now. The value is infinite without a hidden limit.
     #[must_use]
     pub fn level_hidden(&self) -> f64 {
         let level = |account: &Account| account.hidden.as_ref().map(|bucket| bucket.level());
         self.oracle(level).unwrap_or(f64::INFINITY)
     }
 
-    /// How long until the buckets, the hidden one included, would accept a call that pays so many
-    /// tokens on arrival. [`LONGEST_WAIT`](crate::LONGEST_WAIT) if never.
+    /// Returns the time until all buckets accept a call that pays this many tokens on arrival.
     ///
-    /// Calls in flight and a quota that has ended are not considered.
+    /// The hidden bucket is included. The time is [`LONGEST_WAIT`](crate::LONGEST_WAIT) if the call is
+    /// never accepted. Calls in flight and the quota are not considered.
     #[must_use]
     pub fn wait_for(&self, tokens: f64) -> Duration {
         seconds(self.oracle(|account| account.wait_for(tokens)))

@@ -1,20 +1,20 @@
-//! What a provider has seen of its clients.
+//! [`Seen`]: counts of calls and responses.
 
 use std::collections::BTreeMap;
 
 use crate::facts::Facts;
 use crate::verdict::Reason;
 
-/// Of no more bodies than this are sizes and hashes kept; the first ones are.
+/// Maximum number of bodies whose sizes and hashes are kept. The first bodies are kept.
 pub const MAX_BODIES_SEEN: usize = 1_000_000;
 
-/// What a provider has seen so far: a copy, which does not change.
+/// Counts of calls and responses at one time.
 ///
-/// Calls count from their arrival at the server, so one that is cancelled on its way was never seen.
+/// A call is counted when it arrives at the server. A call that is cancelled before that is not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Seen {
-    /// Calls that were served.
+    /// Calls that were accepted.
     pub accepted: usize,
     /// Calls throttled by the limit on requests.
     pub throttled_requests: usize,
@@ -26,25 +26,25 @@ pub struct Seen {
     pub throttled_concurrency: usize,
     /// Calls throttled with `insufficient_quota`.
     pub throttled_quota: usize,
-    /// Requests whose body could not be read or was too long (status 400 and 413). Only counted in
+    /// Requests whose body could not be read or was too long (status 400 and 413). They are counted in
     /// the total, not by key.
     pub unreadable: usize,
-    /// Calls being served now.
+    /// Calls in flight now.
     pub in_flight: usize,
-    /// The most calls that were ever served at once.
+    /// The maximum number of calls in flight.
     pub most_in_flight: usize,
-    /// The bytes of each request's body, in order of arrival, throttled ones included; the first
-    /// [`MAX_BODIES_SEEN`].
+    /// The size of each request body in bytes, in order of arrival. Throttled calls are included. At most
+    /// [`MAX_BODIES_SEEN`] are kept.
     pub body_bytes: Vec<usize>,
-    /// A hash of each request's body, in the same order. Equal bodies have equal hashes, so that a
-    /// test can tell whether a retry sent the same bytes.
+    /// A hash of each request body, in the same order. Equal bodies have equal hashes, so a test can check
+    /// that a retry sent the same bytes.
     pub body_hashes: Vec<u64>,
-    /// The same for each pair of credential and model; `by_key` of these is empty.
+    /// The same counts for each pair of credential and model. Their `by_key` is empty.
     pub by_key: BTreeMap<(String, String), Self>,
 }
 
 impl Seen {
-    /// All 429s together.
+    /// Returns the number of all 429s.
     #[must_use]
     pub fn throttled(&self) -> usize {
         self.throttled_requests
@@ -54,7 +54,7 @@ impl Seen {
             + self.throttled_quota
     }
 
-    /// All calls that arrived with a readable body.
+    /// Returns the number of all calls that arrived with a readable body.
     #[must_use]
     pub fn arrived(&self) -> usize {
         self.accepted + self.throttled()

@@ -1,4 +1,4 @@
-//! The provider's state behind its one lock: the accounts, and what is everybody's.
+//! The state of a provider behind one lock: the accounts of all keys, and shared counts.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,10 +15,10 @@ use crate::time::{later, seconds};
 use crate::timing::between;
 use crate::verdict::{Outcome, Rate, Slot, Verdict};
 
-/// What a provider and its clones, futures and bodies share.
+/// State shared by a provider, its clones, futures and bodies.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The configuration it was built with; the state has its own, which changes.
+    /// The initial settings. The state has a copy that changes.
     pub(crate) config: Config,
     state: Mutex<State>,
 }
@@ -38,7 +38,7 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) quota_ended: bool,
     accounts: BTreeMap<Key, Account>,
-    /// The key that came first, which the oracle speaks of.
+    /// The key of the first request, which the level methods read.
     first: Option<Key>,
     arrivals: u64,
     total: Seen,
@@ -61,7 +61,7 @@ impl State {
         }
     }
 
-    /// Takes note of a call that leaves its client `now`, and says when it arrives.
+    /// Registers a call that the client sends `now`, and returns the time of its arrival.
     pub(crate) fn depart(&mut self, facts: &Facts, now: Instant) -> Instant {
         self.first.get_or_insert_with(|| facts.key.clone());
         open(&mut self.accounts, &self.config, &facts.key, now);
@@ -99,7 +99,7 @@ impl State {
         Verdict { number, requests, tokens, head_at, outcome }
     }
 
-    /// Frees the slot of a call whose client went away; nothing if its service has ended.
+    /// Ends a call that its client has dropped. Does nothing if its service has ended.
     pub(crate) fn release(&mut self, key: &Key, slot: Slot, now: Instant) {
         if let Some(account) = self.accounts.get_mut(key) {
             account.release(slot, now);
@@ -129,7 +129,7 @@ impl State {
         seen
     }
 
-    /// Reads the account of the key that came first, up to date; a fresh one before any call.
+    /// Reads the current account of the first key, or a new account before the first call.
     pub(crate) fn oracle<T>(&mut self, now: Instant, read: impl FnOnce(&Account) -> T) -> T {
         self.advance(now);
         match self.first.as_ref().and_then(|key| self.accounts.get(key)) {
@@ -157,13 +157,13 @@ impl State {
     }
 }
 
-/// The account of a key; its clock starts when it is opened.
+/// Returns the account of a key. The clock of an account starts when it is opened.
 fn open<'a>(accounts: &'a mut BTreeMap<Key, Account>, config: &Config, key: &Key, now: Instant) -> &'a mut Account {
     let seed = config.seed.wrapping_add(1 + accounts.len() as u64);
     accounts.entry(key.clone()).or_insert_with(|| Account::new(config, seed, now))
 }
 
-/// When the client of an accepted call gets the head of its answer, and what else there is to know.
+/// Returns when the client gets the response head of an accepted call, and its outcome.
 fn schedule(config: &Config, facts: &Facts, now: Instant, ends: Instant, latencies: &mut Rng) -> (Instant, Outcome) {
     let streamed = match config.answer {
         Answer::AsAsked => facts.stream,

@@ -1,4 +1,4 @@
-//! Seconds as numbers, spans of time and moments, without a way to panic.
+//! Conversions of times that never panic.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// What stands for "never" where a time is asked for: 366 days.
+/// The duration that stands for "never": 366 days.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(366 * 86_400);
 
-/// This many seconds, rounded up to the next nanosecond: 0 for negative numbers and NaN, at most
-/// [`LONGEST_WAIT`].
+/// Converts seconds to a duration, rounded up to nanoseconds. Negative numbers and NaN become 0. The
+/// maximum is [`LONGEST_WAIT`].
 pub(crate) fn seconds(seconds: f64) -> Duration {
     if seconds.is_nan() || seconds <= 0.0 {
         return Duration::ZERO;
@@ -21,25 +21,25 @@ pub(crate) fn seconds(seconds: f64) -> Duration {
     Duration::from_nanos((seconds * 1e9).ceil() as u64)
 }
 
-/// `span` rounded up to a whole number of `unit`s. A remainder of one nanosecond is what floating
-/// point left behind, and dropped.
+/// Rounds `span` up to a whole number of `unit`s. A remainder of one nanosecond is dropped as a
+/// rounding error.
 pub(crate) fn round_up(span: Duration, unit: Duration) -> Duration {
     let unit = unit.as_nanos().max(1);
     let units = span.as_nanos().saturating_sub(1).div_ceil(unit);
     Duration::from_nanos(u64::try_from(units * unit).unwrap_or(u64::MAX))
 }
 
-/// The moment `span` after `now`; a span too long to add counts as [`LONGEST_WAIT`].
+/// Returns the time `span` after `now`. `span` counts as at most [`LONGEST_WAIT`].
 pub(crate) fn later(now: Instant, span: Duration) -> Instant {
     now + span.min(LONGEST_WAIT)
 }
 
-/// A timer that is only armed when there is something to wait for.
+/// A timer that is created only when it is needed.
 #[derive(Debug, Default)]
 pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Ready at `deadline`; at once, without touching the runtime, if that has passed.
+    /// Is ready at `deadline`. If that has passed, it is ready at once and needs no runtime.
     pub(crate) fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         if Instant::now() < deadline {
             let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));

@@ -1,4 +1,4 @@
-//! How long things take: the way to the server, its work, and the way back.
+//! Network latency and service time.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use fastrand::Rng;
 
 use crate::time::seconds;
 
-/// The times a message spends between client and server, each drawn uniformly from its range.
+/// Network latencies, each drawn uniformly from its range.
 ///
-/// Default: all zero, so that a 429 is there in the first poll.
+/// Default: all zero. A 429 is then ready in the first poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
     /// From the client's send to the server's decision.
     pub request: Range<Duration>,
     /// From the decision to the client's receipt of a 429.
     pub throttle: Range<Duration>,
-    /// From the end of the service time (for a stream: from its head and its end) to the client.
+    /// From the end of the service time to the client. For a stream: from its head, and from its end.
     pub answer: Range<Duration>,
 }
 
 impl Latency {
-    /// What a call over the internet meets: 10–40 ms for a request, 30–80 ms for a 429, 10–40 ms
-    /// for an answer.
+    /// Latencies of a call over the internet: 10–40 ms for a request, 30–80 ms for a 429, and 10–40 ms
+    /// for a response.
     #[must_use]
     pub fn internet() -> Self {
         let ms = Duration::from_millis;
@@ -30,7 +30,7 @@ impl Latency {
     }
 }
 
-/// How long the server works on an accepted call; the slot of the call is taken for that long.
+/// How long the server works on an accepted call. The call is in flight for this time.
 ///
 /// Default: [`Fixed`](Self::Fixed) of zero. A single call sets its own with the
 /// [`x-testing-service-ms`](crate::SERVICE_MS_HEADER) header.
@@ -39,19 +39,19 @@ impl Latency {
 pub enum ServiceTime {
     /// The same for every call.
     Fixed(Duration),
-    /// Anything between the two, with equal odds.
+    /// A uniform distribution between the two.
     Uniform(Duration, Duration),
-    /// A log-normal spread, as answers of varying length give.
+    /// A log-normal distribution, as for responses of varying length.
     LogNormal {
         /// The mean of the times (not of their logarithms).
         mean: Duration,
-        /// The standard deviation of their natural logarithms: 0.5 is a usual spread, 1 a wide one.
+        /// The standard deviation of their natural logarithms. 0.5 is usual, 1 is wide.
         sigma: f64,
     },
-    /// Many short calls and a few very long ones: a Pareto spread of shape 1.6 from 0.4 times
-    /// to at most 20 times the mean.
+    /// Many short calls and a few very long ones: a Pareto distribution of shape 1.6, from 0.4 to 20
+    /// times the mean.
     HeavyTail {
-        /// The mean of the times, roughly.
+        /// The approximate mean of the times.
         mean: Duration,
     },
 }
@@ -79,7 +79,7 @@ impl ServiceTime {
     }
 }
 
-/// A span of the range, with equal odds; the start if the range is empty.
+/// Draws a duration uniformly from the range. Returns the start if the range is empty.
 pub(crate) fn between(range: &Range<Duration>, rng: &mut Rng) -> Duration {
     let width = range.end.saturating_sub(range.start);
     if width.is_zero() {
@@ -88,12 +88,12 @@ pub(crate) fn between(range: &Range<Duration>, rng: &mut Rng) -> Duration {
     range.start.saturating_add(seconds(width.as_secs_f64() * rng.f64()))
 }
 
-/// Seconds to the next of events that happen `per_second` times a second without memory.
+/// Draws the seconds to the next event of a Poisson process with this rate.
 pub(crate) fn exponential(per_second: f64, rng: &mut Rng) -> f64 {
     -(1.0 - rng.f64()).ln() / per_second
 }
 
-/// A number of the standard normal distribution, by the method of Box and Muller.
+/// Draws from the standard normal distribution, by the Box-Muller method.
 fn normal(rng: &mut Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
     radius * (std::f64::consts::TAU * rng.f64()).cos()

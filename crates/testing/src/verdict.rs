@@ -1,4 +1,4 @@
-//! What is decided about a call, with the numbers that its answer tells.
+//! The decision about a call, with the numbers for its response.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 use crate::bucket::Bucket;
 use crate::time::seconds;
 
-/// The decision about a call, and when its client hears of it.
+/// The decision about a call, and the time of its response.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     /// Counts the arrivals from 1.
     pub(crate) number: u64,
     pub(crate) requests: Option<Rate>,
     pub(crate) tokens: Option<Rate>,
-    /// When the client gets the head of the answer.
+    /// When the client gets the response head.
     pub(crate) head_at: Instant,
     pub(crate) outcome: Outcome,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Verdict {
 pub(crate) enum Outcome {
     Accepted {
         ends: Instant,
-        /// Of a streamed answer: when the client gets its end.
+        /// When the client gets the end of a streamed response.
         streamed_until: Option<Instant>,
     },
     Refused {
@@ -32,7 +32,7 @@ pub(crate) enum Outcome {
     },
 }
 
-/// Why a call is throttled, with the numbers its message tells.
+/// Why a call is throttled, with the numbers for its message.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reason {
     Quota,
@@ -47,7 +47,7 @@ pub(crate) struct Shortage {
     pub(crate) limit: u64,
     pub(crate) used: u64,
     pub(crate) requested: u64,
-    /// Whether the limit is told per day instead of per minute.
+    /// Whether the message states the limit per day instead of per minute.
     pub(crate) daily: bool,
 }
 
@@ -58,7 +58,7 @@ impl Shortage {
     }
 }
 
-/// What one dimension's headers say.
+/// The values in the headers of one dimension.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     pub(crate) limit: u64,

@@ -1,4 +1,4 @@
-//! What a 429 says: its text and its hint, as far as the configuration lets it speak.
+//! The text and the delay of a 429, as configured.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ const BARE: &str =
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A 429 in words.
+/// The body and the delay of a 429.
 #[derive(Debug)]
 pub(crate) struct Words {
     pub(crate) body: String,
-    /// What the hint headers say, rounded.
+    /// The rounded delay in the headers.
     pub(crate) retry_after: Option<Duration>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn throttle(config: &Config, model: &str, reason: &Reason, wait: Dura
     Words { body: openai(model, reason, told), retry_after }
 }
 
-/// An error as OpenAI writes them.
+/// Formats an error as OpenAI does.
 pub(crate) fn error(message: &str, kind: &str, code: Option<&str>) -> String {
     let [message, kind] = [message, kind].map(|text| Value::from(text).to_string());
     let code = code.map_or(Value::Null, Value::from);

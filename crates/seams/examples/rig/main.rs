@@ -1,4 +1,4 @@
-//! rig over its `HttpClientExt`: one small transport, and every rig provider sends through the layers.
+//! rig with both layers. One `HttpClientExt` transport serves every rig provider.
 //!
 //! `cargo run -p tower-429-seams --example rig`
 

@@ -1,4 +1,4 @@
-//! A stack of layers as rig's HTTP client: three methods, one way to send.
+//! A stack of layers as rig's HTTP client.
 
 use std::future::Future;
 
@@ -19,7 +19,7 @@ where
     S: Service<Request<Body>, Response = Response<RB>, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
     RB: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    /// rig wants what is no success as an error, which keeps the headers.
+    /// rig expects a response that is not a success as an error, which keeps the headers.
     async fn answer(self, request: Request<Body>) -> Result<Response<RB>> {
         let (parts, body) = self.0.oneshot(request).await.map_err(|error| Error::Instance(error.into()))?.into_parts();
         if parts.status.is_success() {
