@@ -28,6 +28,7 @@ mod limit_keys;
 mod liveness;
 mod local_answers;
 mod open_streams;
+mod pacing_page;
 mod panics;
 mod permits;
 mod properties;

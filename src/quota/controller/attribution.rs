@@ -1,20 +1,23 @@
-//! What a 429 is evidence of, once an episode: the calls that were out when the first 429 was heard teach nothing
-//! twice.
+//! What a 429 is evidence of: a rate limit or a limit on calls at once.
+//!
+//! 429s come in *episodes*. An episode begins with the 429 of a call that was sent after the episode before began. The calls
+//! that were in flight then belong to it, and teach nothing a second time. It is over when a call sent after its beginning is
+//! accepted.
 
-/// What the server's answer says of itself.
+/// What a 429 says of its cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// It names a rate.
+    /// It names a rate, a wait, or a bucket that is empty by its own figures.
     Rate,
-    /// It says how many at once.
+    /// It names a limit on calls at once.
     Concurrency,
     /// It says neither.
     Neither,
-    /// The server has no capacity, whatever this key does.
+    /// The server has no capacity, whatever this key sends.
     Overload,
 }
 
-/// What it is taken for.
+/// What a 429 is attributed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Cause {
     #[default]
@@ -22,7 +25,7 @@ pub(super) enum Cause {
     Concurrency,
 }
 
-/// One 429, attributed.
+/// The attribution of one 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attributed {
     pub(super) cause: Cause,
@@ -30,24 +33,27 @@ pub(super) struct Attributed {
     pub(super) new: bool,
 }
 
+/// The episodes of a key.
 #[derive(Debug, Default)]
 pub(super) struct Attribution {
-    /// The last call dispatched when the running episode began.
+    /// The number of the last call sent when the latest episode began.
     epoch: u64,
+    /// What the latest episode is attributed to.
     episode: Cause,
-    /// Episodes in a row without a call let in.
+    /// Episodes in a row, without a call accepted after their beginning.
     k: u32,
 }
 
 impl Attribution {
-    /// Judges the 429 of a call; `last` is the last one dispatched, `refuted` whether concurrency is contradicted.
+    /// Attributes the 429 of a call. `last` is the last call sent; `refuted` says that the cause cannot be concurrency.
+    ///
+    /// A 429 that names no cause counts as one for concurrency unless that is refuted.
     pub(super) fn attribute(&mut self, seq: u64, last: u64, class: Class, refuted: bool) -> Attributed {
         let new = seq > self.epoch;
         let cause = match class {
             Class::Rate | Class::Overload => Cause::Rate,
             Class::Concurrency => Cause::Concurrency,
             Class::Neither if !new => self.episode,
-            // How many at once, unless that is contradicted: then it must be a rate.
             Class::Neither if refuted => Cause::Rate,
             Class::Neither => Cause::Concurrency,
         };
@@ -59,17 +65,17 @@ impl Attribution {
         Attributed { cause, new }
     }
 
-    /// Episodes in a row.
+    /// How many episodes there were in a row.
     pub(super) fn in_a_row(&self) -> u32 {
         self.k
     }
 
-    /// Whether none of the calls after this one is known to have been throttled.
+    /// Whether none of the calls sent after this one is known to have been throttled.
     pub(super) fn none_since(&self, seq: u64) -> bool {
         seq > self.epoch
     }
 
-    /// A call was let in. True: it was sent after the last 429 was heard, so the episode is over.
+    /// A call was accepted. Returns true if that ends the episode: it was sent after the episode began.
     pub(super) fn answered(&mut self, seq: u64) -> bool {
         let over = seq > self.epoch;
         if over {
@@ -78,6 +84,7 @@ impl Attribution {
         over
     }
 
+    /// After an idle time, the next episode is the first in a row.
     pub(super) fn rested(&mut self) {
         self.k = 0;
     }
@@ -86,6 +93,40 @@ impl Attribution {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_429_is_attributed_as_the_table_says() {
+        // An episode for concurrency began when call 10 was the last one sent; now it is call 12.
+        #[rustfmt::skip]
+        let rows = [
+            // the 429             of call, cannot be concurrency,   cause,        begins an episode
+            (Class::Rate,          10, false, Cause::Rate,        false),
+            (Class::Rate,          11, false, Cause::Rate,        true),
+            (Class::Overload,      11, false, Cause::Rate,        true),
+            (Class::Concurrency,   10, true,  Cause::Concurrency, false),
+            (Class::Concurrency,   11, true,  Cause::Concurrency, true),
+            (Class::Neither,       10, true,  Cause::Concurrency, false), // as the episode it belongs to
+            (Class::Neither,       11, false, Cause::Concurrency, true),
+            (Class::Neither,       11, true,  Cause::Rate,        true),
+        ];
+        for (class, seq, refuted, cause, new) in rows {
+            let mut attribution = Attribution::default();
+            attribution.attribute(3, 10, Class::Concurrency, false);
+            let attributed = attribution.attribute(seq, 12, class, refuted);
+            assert_eq!(attributed, Attributed { cause, new }, "{class:?} of call {seq}, refuted: {refuted}");
+            assert_eq!(attribution.in_a_row(), 1 + u32::from(new));
+        }
+    }
+
+    #[test]
+    fn an_accepted_call_ends_an_episode_only_if_it_was_sent_after_its_beginning() {
+        for (accepted, over) in [(3, false), (10, false), (11, true)] {
+            let mut attribution = Attribution::default();
+            attribution.attribute(3, 10, Class::Rate, false);
+            assert_eq!(attribution.answered(accepted), over, "call {accepted}");
+            assert_eq!(attribution.in_a_row(), u32::from(!over), "call {accepted}");
+        }
+    }
 
     #[test]
     fn an_episode_teaches_once() {

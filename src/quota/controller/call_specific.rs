@@ -1,41 +1,46 @@
-//! 429s that concern one call alone: other calls of the key, sent later, succeed.
+//! Tells 429s that concern one call alone from 429s that concern the key.
 //!
-//! A request that can never fit may be throttled in the words of a rate limit. Callers of such requests must not hold back
-//! the others of their key. A 429 is *contradicted* when calls succeed that were sent after this call's last 429, or
-//! after the one before if it was throttled in between, too: successes take longer than 429s. A contradicted 429 is its
-//! call's own affair, unless that has not happened of late. A first 429 is its call's own affair when most throttled calls
-//! of late turned out to be so, and successes go on. Many 429s in a row are nobody's own affair, unless successes go on:
-//! several callers of such requests together are throttled more often than the others succeed.
+//! A server may throttle a request that never fits with the words of a rate limit. Such calls must not hold back the other
+//! calls of their key. The sign is that other calls, sent later, succeed:
+//!
+//! * A 429 is *contradicted* if calls succeed that were sent after this call's last 429. Successes take longer than 429s, so
+//!   after two 429s a success of a call sent after the first of them is enough.
+//! * A contradicted 429 concerns its call alone, if contradicted 429s were seen of late.
+//! * A first 429 concerns its call alone, if most throttled calls of late were contradicted and successes go on.
+//! * After several 429s in a row without a success, a 429 concerns the key, unless successes go on.
+//!
+//! *Successes go on* if a call succeeded that was sent lately. Several callers of such requests together are throttled more
+//! often than the others succeed.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much one throttled call's next answer weighs against all before.
+/// What the next response to one throttled call weighs against all before.
 const WEIGHT: f64 = 0.2;
-/// From this share on, a contradicted 429 is taken for its call's own affair: after one that was.
+/// From this share of contradicted 429s on, a contradicted 429 concerns its call alone. One is enough.
 const SOME: f64 = 0.15;
-/// From this share on, first 429s are taken for their calls' own affair.
+/// From this share of contradicted 429s on, first 429s concern their calls alone.
 const MOST: f64 = 0.5;
-/// So many 429s in a row, without a success in between, may be their calls' own affair; more if successes go on.
+/// So many 429s in a row may each concern their call alone. More may if successes go on.
 const FEW: u32 = 3;
-/// Successes go on when a call has succeeded that was sent so many times the usual answer's time ago, or later ...
+/// Successes go on if one came of a call that was sent at most this many average response times ago ...
 const FLOWING: u32 = 2;
-/// ... or this long ago: 1 s.
+/// ... or at most this long ago: 1 s.
 const FLOWING_MIN: Duration = Duration::from_secs(1);
 
-/// A call's 429s so far.
+/// The 429s of one call so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ThrottleHistory {
     pub(crate) count: u32,
-    /// The last call of the key that had been sent when the latest 429 came.
+    /// The number of the last call of the key that had been sent when the latest 429 came.
     pub(crate) last_sent: u64,
-    /// The same for the 429 before that, or for this one if it is the first.
+    /// The same for the 429 before, or for the latest if it is the only one.
     before: u64,
 }
 
 impl ThrottleHistory {
-    /// One more, when the last call sent was this one.
+    /// Adds a 429. `last_sent` is the number of the last call sent.
     pub(super) fn add(&mut self, last_sent: u64) {
         self.before = if self.count > 0 { self.last_sent } else { last_sent };
         self.count = self.count.saturating_add(1);
@@ -43,22 +48,23 @@ impl ThrottleHistory {
     }
 }
 
+/// What is believed of a key's 429s: how many of them concern their calls alone.
 #[derive(Debug, Default)]
 pub(super) struct CallSpecific {
-    /// The latest dispatch that has succeeded, and when it was sent.
+    /// The last sent call that has succeeded, and when it was sent.
     success: Option<(u64, Instant)>,
-    /// How long answers take, on average.
+    /// How long successes take, on average.
     took: Duration,
     /// 429s since the last success.
     in_a_row: u32,
-    /// The latest success that has contradicted a 429.
+    /// The last success that has contradicted a 429. It counts once.
     contradicted_by: u64,
-    /// The share of throttled calls whose next answer showed that the 429 was their own affair.
+    /// The share of throttled calls whose next response showed that their 429 concerned them alone.
     share: f64,
 }
 
 impl CallSpecific {
-    /// A call succeeded that was sent at this moment.
+    /// A call succeeded. `sent` is when it was sent, `before` are its own 429s.
     pub(super) fn succeeded(&mut self, now: Instant, seq: u64, sent: Instant, before: ThrottleHistory) {
         let took = now.saturating_duration_since(sent);
         self.took = if self.success.is_none() { took } else { self.took.mul_f64(1.0 - WEIGHT) + took.mul_f64(WEIGHT) };
@@ -71,7 +77,7 @@ impl CallSpecific {
         }
     }
 
-    /// A call was throttled. Whether that is its own affair.
+    /// A call was throttled. Returns whether that concerns this call alone.
     pub(super) fn throttled(&mut self, now: Instant, before: ThrottleHistory) -> bool {
         self.in_a_row = self.in_a_row.saturating_add(1);
         let Some((latest, sent)) = self.success else { return false };
@@ -91,7 +97,7 @@ impl CallSpecific {
         self.are_most() && flowing
     }
 
-    /// Whether most 429s of late were their calls' own affair.
+    /// Whether most 429s of late concerned their calls alone.
     pub(super) fn are_most(&self) -> bool {
         self.share >= MOST
     }

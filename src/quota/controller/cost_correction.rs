@@ -1,26 +1,27 @@
-//! How much of an estimated token the server really takes, and what a call costs that has no estimate.
+//! The factor between estimated tokens and the tokens that the server takes, and the price of a call without an estimate.
 //!
-//! A 429's `Requested` is the server's own price for that call. Where nothing is throttled, what the buckets have lost
-//! between two snapshots tells the same, less exactly, and with what others took: it only bounds the price from above.
-//! The usage that a response body reports tells what its own call took.
+//! The factor has two sources. `Requested` in the text of a 429 is the server's own price of that call. What the buckets lost
+//! between two snapshots tells the price without a 429, but includes what others took, so it only limits the factor from
+//! above. The price of a call without an estimate is the average of what calls of the key took, by snapshots and by the usage
+//! in response bodies.
 
-/// Estimates are multiplied with at least this: a call that reserves 32,000 tokens may use 300.
+/// The smallest factor. A call that reserves 32,000 tokens may use 300.
 pub(super) const LEAST: f64 = 0.01;
-/// ... and with at most this.
+/// The largest factor.
 pub(super) const MOST: f64 = 4.0;
-/// What one 429, or one snapshot at most, weighs against all before.
+/// What one 429 weighs against all before, and one snapshot at most.
 const WEIGHT: f64 = 0.2;
-/// The price stays so far above what snapshots show that an estimate which is only rough needs no correction: a quarter.
+/// The factor is limited to this many times what snapshots show. Estimates that are too high by up to a quarter are left alone.
 const MARGIN: f64 = 1.25;
 
-/// What estimates of tokens are multiplied with.
+/// What is believed of the prices of a key's calls.
 #[derive(Debug)]
 pub(super) struct Correction {
-    /// By what 429s say.
+    /// The factor by what 429s request.
     asked: f64,
-    /// By what snapshots, and 429s, show to have been taken.
+    /// The factor by what snapshots, and 429s, show to have been taken.
     taken: f64,
-    /// What a call of this key takes on average, in tokens.
+    /// The tokens that a call of this key takes on average.
     mean: Option<f64>,
 }
 
@@ -31,28 +32,29 @@ impl Default for Correction {
 }
 
 impl Correction {
+    /// What estimates are multiplied with.
     pub(super) fn factor(&self) -> f64 {
         f64::min(self.asked, MARGIN * self.taken)
     }
 
-    /// A 429 names the call's price, so many times its estimate.
+    /// A 429 requests so many times the estimate of its call.
     pub(super) fn asked(&mut self, times: f64) {
         self.asked = blend(self.asked, times, WEIGHT);
         self.taken = blend(self.taken, times, WEIGHT);
     }
 
-    /// What a call without an estimate costs; 0 before anything was learned.
+    /// The price of a call without an estimate; 0 before anything was learned.
     pub(super) fn mean(&self) -> f64 {
         self.mean.unwrap_or(0.0)
     }
 
-    /// A call has taken so many tokens; `weight` is less than 1 where that is known from several calls together.
+    /// A call took so many tokens. `weight` is below 1 if that is the average of several calls.
     pub(super) fn call_took(&mut self, tokens: f64, weight: f64) {
         let mean = self.mean.get_or_insert(tokens);
         *mean += f64::min(weight, WEIGHT) * (tokens - *mean);
     }
 
-    /// Calls between two snapshots have taken so many times their estimates; `weight` grows with how much they took.
+    /// The calls between two snapshots took so many times their estimates. `weight` grows with how much they took.
     pub(super) fn taken(&mut self, times: f64, weight: f64) {
         self.taken = blend(self.taken, times, f64::min(weight, WEIGHT));
     }
@@ -65,6 +67,32 @@ fn blend(before: f64, seen: f64, weight: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_event_changes_the_factor_and_the_mean_as_the_table_says() {
+        type Event = fn(&mut Correction);
+        #[rustfmt::skip]
+        let rows: [(&str, Event, (f64, f64)); 9] = [
+            // event                                                                factor, mean
+            ("a new key", |_| {},                                                     (1.0, 0.0)),
+            ("a 429 requests twice the estimate: a fifth of it counts", |c| c.asked(2.0), (1.2, 0.0)),
+            ("a 429 requests half of the estimate", |c| c.asked(0.5),                 (0.9, 0.0)),
+            ("a snapshot shows half taken: the margin absorbs it", |c| c.taken(0.5, 1.0), (1.0, 0.0)),
+            ("three snapshots do", |c| (0..3).for_each(|_| c.taken(0.5, 1.0)),          (0.945, 0.0)),
+            ("a snapshot shows three times the estimate", |c| c.taken(3.0, 1.0),      (1.0, 0.0)),
+            ("the first call without an estimate takes 4,000", |c| c.call_took(4e3, 1.0), (1.0, 4_000.0)),
+            ("another one takes 9,000: a fifth of that counts",
+                |c| { c.call_took(4e3, 1.0); c.call_took(9e3, 1.0); },                (1.0, 5_000.0)),
+            ("several together took 9,000 each, by a weak snapshot",
+                |c| { c.call_took(4e3, 1.0); c.call_took(9e3, 0.1); },                (1.0, 4_500.0)),
+        ];
+        for (what, event, (factor, mean)) in rows {
+            let mut correction = Correction::default();
+            event(&mut correction);
+            let (is, is_mean) = (correction.factor(), correction.mean());
+            assert!((is - factor).abs() < 1e-9 && (is_mean - mean).abs() < 1e-9, "{what}: {is}, {is_mean}");
+        }
+    }
 
     #[test]
     fn what_is_really_taken_bounds_the_price_with_a_margin() {

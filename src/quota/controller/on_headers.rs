@@ -38,7 +38,7 @@ impl Controller {
                     self.correction.call_took(taken.taken / taken.calls, taken.weight);
                     estimates_took(&mut self.correction, ticket, unit, taken);
                 }
-                let before = bucket.estimate.snapshot(t, sent, now_spent, window, shown);
+                let before = bucket.estimate.snapshot(t, sent, now_spent, shown);
                 self.estimate_changed = true;
                 if let Some(from) = before {
                     self.push_event(QuotaEvent::LimitChanged { dimension, from, to: shown.limit });

@@ -1,4 +1,4 @@
-//! When a call may go: what the levels of its buckets and the learned learned_rate allow.
+//! When a call may go by what is believed of the buckets and by the learned rate.
 
 use std::time::Duration;
 
@@ -11,17 +11,21 @@ use crate::quota::controller::call_info::CallInfo;
 use crate::time::{LONGEST, add, in_secs, secs};
 use crate::wait_queue::{Admission, Decision, Probe};
 
-/// When a call may go as far as the levels and the learned_rate tell.
+/// When a call may go by the buckets and the learned rate.
 pub(super) struct Pace {
+    /// The earliest time.
     pub(super) at: Instant,
-    /// How far the call after it has to stay behind.
+    /// The least time between this call and the next.
     pub(super) gap: Duration,
-    /// How long the call waits at the head of the queue at least, by the levels alone.
+    /// How long the call waits at least at the head of the queue, by the server's own figures.
     pub(super) own: Duration,
 }
 
 impl Controller {
-    /// When a call may go that has so many others before it.
+    /// When a call may go that has `ahead` others before it.
+    ///
+    /// A call waits until each bucket that it takes from holds what it needs, and stays a gap behind the call before. The
+    /// largest wait and the largest gap count.
     pub(super) fn pace(&mut self, now: Instant, call_info: &CallInfo, ahead: usize) -> Pace {
         let (mut wait, mut own, mut gap) = (0.0, 0.0, 0.0);
         if !self.buckets.is_empty() || self.learned_rate.is_known() {
@@ -30,7 +34,7 @@ impl Controller {
                 let unit = bucket.dimension.unit();
                 let price = price[unit as usize];
                 if price <= 0.0 {
-                    continue; // it takes nothing of this bucket, so that a debt there is not its affair
+                    continue; // a debt of a bucket does not concern calls that take nothing from it
                 }
                 let (need, level) = (bucket.estimate.need(price, unit == Unit::Requests), bucket.estimate.level(t));
                 own = f64::max(own, bucket.estimate.shortest_wait(level, price));
@@ -49,12 +53,12 @@ impl Controller {
         if let Some(last) = self.last.filter(|_| at > now || !gap.is_zero()) {
             let turns = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
             at = at.max(add(last, gap.saturating_mul(turns)));
-            at = at.min(last + LONGEST); // whatever the figures say, one call a day finds out
+            at = at.min(last + LONGEST); // one call a day finds out whether the figures are wrong
         }
         Pace { at, gap, own: secs(own) }
     }
 
-    /// The buckets are believed to be empty for longer than anybody waits: the call is rejected, or goes as a probe.
+    /// Rejects a call, or admits it as a probe, because its buckets are believed to be empty for longer than `max_wait`.
     pub(super) fn levels_block(&mut self, now: Instant, ahead: usize, own: Duration, until: Instant) -> Decision {
         let (probe_at, events) = self.probes.levels_block(self.heard, self.config.max_wait);
         if events {
@@ -66,6 +70,8 @@ impl Controller {
         Decision::Reject { retry_after: own }
     }
 
+    /// The learned rate in force. Removes it if it has risen above all that the bucket of requests can explain: from there on
+    /// the server's figures are enough.
     pub(super) fn learned_rate_now(&mut self, t: f64) -> Option<f64> {
         let rate = self.learned_rate.rate(t)?;
         let requests = self.buckets.iter().find(|bucket| bucket.dimension == Dimension::Requests);
@@ -74,5 +80,71 @@ impl Controller {
             return None;
         }
         Some(rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::dialect::Dialect;
+    use crate::quota::ControllerConfig;
+    use crate::quota::controller::bucket::{BucketEstimate, Sent, Shown};
+    use crate::quota::controller::{Bucket, CallInfo};
+    use crate::request::Cost;
+
+    /// A controller that has just seen such a bucket of requests, refilled at one a second, in the response to its only call.
+    fn controller(now: Instant, remaining: f64) -> Controller {
+        let config = ControllerConfig::default().into();
+        let mut controller = Controller::new(config, &Dialect::GENERIC, Rng::with_seed(1), now);
+        let shown = Shown { limit: 60.0, remaining, reset: Some(60.0 - remaining) };
+        let sent = Sent { seq: 1, at: 0.0, spent: 1.0, calls: 1.0 };
+        let estimate = BucketEstimate::first(0.0, sent, 1.0, 60.0, shown);
+        controller.buckets.push(Bucket { dimension: Dimension::Requests, estimate });
+        controller.last = Some(now);
+        controller
+    }
+
+    #[test]
+    fn what_is_believed_of_a_key_sets_when_a_call_goes_as_the_table_says() {
+        type Event = fn(&mut Controller);
+        // Of 60 requests a minute some are left. A call needs one and a margin of one.
+        #[rustfmt::skip]
+        let rows: [(&str, f64, Event, usize, [u64; 3]); 7] = [
+            // what is believed                            left, then, calls ahead,  goes at, gap, waits at least: ms
+            ("the bucket is nearly full: it is spread",    59.0, |_| {}, 0, [78, 78, 0]),
+            ("three others are ahead: four gaps",          59.0, |_| {}, 3, [313, 78, 0]),
+            ("half of it is left",                         30.0, |_| {}, 0, [143, 143, 0]),
+            ("it is empty",                                 0.0, |_| {}, 0, [2_000, 1_000, 1_000]),
+            ("it is empty, and three others are ahead",     0.0, |_| {}, 3, [5_000, 1_000, 1_000]),
+            ("nothing was sent of late: no gap to keep",   30.0, |c| c.last = None, 0, [0, 143, 0]),
+            ("a rate of two a second was learned",         30.0, |c| {
+                (0..2).for_each(|_| c.learned_rate.sent(0.0));
+                c.learned_rate.learn(0.0);
+            },                                                           0, [714, 714, 0]),
+        ];
+        for (what, left, event, ahead, expected) in rows {
+            let now = Instant::now();
+            let mut controller = controller(now, left);
+            event(&mut controller);
+            let pace = controller.pace(now, &CallInfo::new(1, Cost::unknown()), ahead);
+            let ms = [pace.at - now, pace.gap, pace.own].map(|time| time.as_secs_f64() * 1_000.0);
+            let close = ms.iter().zip(expected).all(|(is, expected)| (is - expected as f64).abs() < 1.0);
+            assert!(close, "{what}: {ms:?}");
+        }
+    }
+
+    #[test]
+    fn a_learned_rate_that_the_bucket_explains_is_removed() {
+        let now = Instant::now();
+        // A bucket of 60 a minute explains up to 14 calls a second: twice its refill, and all it holds within five seconds.
+        for (calls, kept) in [(13_u32, true), (60, false)] {
+            let mut controller = controller(now, 30.0);
+            (0..calls).for_each(|_| controller.learned_rate.sent(0.0));
+            controller.learned_rate.learn(0.0);
+            controller.learned_rate_now(0.0);
+            assert_eq!(controller.learned_rate.is_known(), kept, "{calls} calls a second");
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! When a call is sent although what is believed of its key speaks against it, so that no belief lasts for ever.
+//! When a call is sent although the controller believes that it will be throttled, so that no belief lasts for ever.
 //!
-//! A *window probe* goes above the window when the window alone holds the queue back. A *level probe* goes although the
-//! buckets are believed to be empty for longer than anybody waits. A closed key has probes of its own (`cooldown`).
+//! A *window probe* goes above the window when only the window blocks the queue. A *level probe* goes although the buckets
+//! are believed to be empty for longer than a call may wait. A *closed probe* finds out whether a closed key is open again;
+//! when it goes is decided in `cooldown`.
 
 use std::time::Duration;
 
@@ -9,22 +10,23 @@ use tokio::time::Instant;
 
 use crate::wait_queue::Probe;
 
-/// The first window probe of a key goes when so long nothing was admitted: 0.7 s.
+/// How long after the last admission the first window probe of a key goes: 0.7 s.
 const FIRST_WINDOW_PROBE: Duration = Duration::from_millis(700);
-/// A later window probe goes at the earliest when so long nothing was admitted: 5 s ...
+/// How long after the last admission a later window probe goes: 5 s ...
 const WINDOW_PROBE: Duration = Duration::from_secs(5);
-/// ... or so many times the longest time between two admissions.
+/// ... or this many times the longest time that the window has blocked the queue, if that is longer.
 const GAPS: u32 = 2;
-/// Each throttled window probe doubles the wait for the next one, up to so many times.
+/// Each throttled window probe doubles the wait for the next one, up to this many times.
 const WINDOW_FACTOR_MAX: u32 = 8;
 /// The longest wait for any probe: 10 minutes.
 pub(super) const PROBE_MAX: Duration = Duration::from_secs(600);
-/// All probes of a key together are at least so far apart: 1 s.
+/// The least time between two probes of a key, of any kind: 1 s.
 const BETWEEN: Duration = Duration::from_secs(1);
 
 /// The schedule of a key's probes.
 #[derive(Debug)]
 pub(super) struct Probes {
+    /// When the last probe of any kind went.
     last: Option<Instant>,
     window: WindowProbes,
     level: Option<LevelProbes>, // rare
@@ -32,17 +34,22 @@ pub(super) struct Probes {
 
 #[derive(Debug)]
 struct WindowProbes {
+    /// When a call was last admitted.
     admitted: Option<Instant>,
-    /// Since when the window alone holds the queue back.
+    /// Since when only the window blocks the queue.
     blocked: Option<Instant>,
+    /// The longest time that it did.
     longest_gap: Duration,
+    /// What the wait for the next probe is multiplied with.
     factor: u32,
+    /// The first probe has gone.
     tried: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct LevelProbes {
     next: Instant,
+    /// How long the last probe waited.
     wait: Duration,
 }
 
@@ -55,18 +62,20 @@ impl Default for Probes {
 }
 
 impl Probes {
-    /// When a probe of any kind may go that is due at this moment.
+    /// When a probe may go that is due at this time.
     fn not_before(&self, at: Instant) -> Instant {
         self.last.map_or(at, |last| at.max(last + BETWEEN))
     }
 
-    /// Whether a probe may go now, as far as other probes are concerned.
+    /// Whether the last probe is long enough ago for another one.
     pub(super) fn may_go(&self, now: Instant) -> bool {
         self.not_before(now) <= now
     }
 
-    /// The window alone holds a call back: when one may go above it. A call waits no longer for that than `max_wait`, where
-    /// that is the longer time: a gap may have been as long as the process was suspended.
+    /// Only the window blocks a call. Returns when it may go as a probe.
+    ///
+    /// That is at most `max_wait` after the last admission, but not less than [`WINDOW_PROBE`]: the longest gap may be the
+    /// time for which the process was suspended.
     pub(super) fn window_blocks(&mut self, now: Instant, max_wait: Duration) -> Instant {
         let window = &mut self.window;
         let since = *window.blocked.get_or_insert(now);
@@ -80,8 +89,8 @@ impl Probes {
         self.not_before(from + wait)
     }
 
-    /// The buckets are believed to be empty for longer than `max_wait`: when a call may go all the same, and whether that
-    /// is new. `heard` is the moment of the last answer.
+    /// The buckets are believed to be empty for longer than `max_wait`. Returns when a call may go as a probe, and whether
+    /// this is new. `heard` is when the last response came.
     pub(super) fn levels_block(&mut self, heard: Instant, max_wait: Duration) -> (Instant, bool) {
         let events = self.level.is_none();
         let wait = max_wait.min(PROBE_MAX);
@@ -89,7 +98,7 @@ impl Probes {
         (self.not_before(level.next), events)
     }
 
-    /// A call was admitted.
+    /// A call was admitted, perhaps as a probe.
     pub(super) fn admitted(&mut self, now: Instant, probe: Option<Probe>) {
         let window = &mut self.window;
         match probe {
@@ -116,12 +125,12 @@ impl Probes {
         self.window.factor = (self.window.factor * 2).min(WINDOW_FACTOR_MAX);
     }
 
-    /// A call succeeded: what was believed of the buckets is refuted, or they are sane again.
+    /// A call succeeded: the buckets are not empty.
     pub(super) fn succeeded(&mut self) {
         self.level = None;
     }
 
-    /// Nothing was asked for a long time: the key begins anew.
+    /// After an idle time, the window probes start again.
     pub(super) fn rested(&mut self) {
         *self = Self { last: self.last, level: self.level, ..Self::default() };
     }

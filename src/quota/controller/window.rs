@@ -1,6 +1,15 @@
-//! How many calls at once: doubled by silence, and after a concurrency 429 what still stands, then probed upwards.
+//! The window: how many calls may be in flight at once.
 //!
-//! 429s come sooner than successes, so a call that has been out for longer than 429s take was let in.
+//! A new key starts with a small window. It doubles as long as the server accepts what fills it. After a 429 for concurrency,
+//! the window is what is still in flight, because that is what the server accepts. From then on it grows by probes: one more
+//! call, each time a number of calls have succeeded at a full window.
+//!
+//! The server accepts a call by its response, or by *silence*: 429s come sooner than successes, so a call that has been out
+//! for longer than a 429 takes was accepted.
+
+mod acks;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -8,71 +17,67 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::wait_queue::Lent;
+use acks::PendingAck;
 
-/// A call without an answer for this long counts as let in, until a 429 has shown how long 429s take: 0.5 s.
-pub(super) const ACK: Duration = Duration::from_millis(500);
-/// ... and at most for this long after slow 429s: 3 s.
-const ACK_MAX: Duration = Duration::from_secs(3);
-/// After a 429, a call counts as let in when it has been out for 5/4 of the slowest recent 429.
-const ACK_TIMES: (u32, u32) = (5, 4);
-/// Each 429 lets the slowest one count for a tenth less.
-const ACK_KEPT: (u32, u32) = (9, 10);
-/// Until the first answer has come, silence doubles the window up to here; from here on it adds [`STEP`] at a time.
+/// Until the first success, silence doubles the window up to this size.
+///
+/// A success shows whether the server tells its limits. Before that, one 429 may meet a whole burst.
 const FREE: u32 = 64;
+/// Until the first success, silence adds this much to a window larger than [`FREE`].
 const STEP: u32 = 32;
-/// How many successes at a full window it takes to try one more; doubled by each failed try, up to the maximum.
+/// How many calls have to succeed at a full window before it grows by a probe.
 const PROBE_MIN: u32 = 10;
+/// The same after failed probes: each one doubles the number, up to this.
 const PROBE_MAX: u32 = 40;
-/// A concurrency 429 within so many successes of the last one was about something else.
+/// Until so many calls have succeeded since a learned window was lowered again, a bare 429 counts as one for the rate. The
+/// window has just shrunk to what the server accepts, so the number of calls at once is not the cause.
 const TWICE: u32 = 3;
 
-/// One dispatch, as the window knows it.
+/// One admitted call, as the window knows it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flight {
     pub(super) seq: u64,
-    /// How many were in flight when it went, itself included.
+    /// How many calls were in flight when it went, itself included.
     pub(super) n: u32,
-    /// How many permits were lent then: whether the server still counts their calls is not known.
+    /// How many permits were lent then. Whether the server still counts their calls is not known.
     pub(super) lent: u32,
-    /// It went above the size that is known to be good.
+    /// It went above the size that is known to work.
     pub(super) probe: bool,
-    /// It went above the window, since the window alone held the queue back.
+    /// It went above the window, as a probe of a blocked queue.
     pub(super) above: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct PendingAck {
-    sent: Instant,
-    above: bool,
-    n: u32,
-    lent: u32,
-    probe: bool,
-    open: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Window {
     in_flight: u32,
-    /// Admitted calls whose bodies nobody reads: they do not count as in flight.
+    /// Permits of calls whose response bodies are not read. Those calls do not count as in flight.
     pub(super) lent: Lent,
+    /// The window: how many may be in flight at once.
     size: u32,
+    /// The size of a new key's window.
     initial: u32,
+    /// A 429 has shown how many calls the server accepts at once.
     learned: bool,
-    /// An answer has come that is no 429.
+    /// A call has succeeded.
     answered: bool,
+    /// The size is larger than `floor`, to find out whether that works.
     probing: bool,
+    /// The last size that is known to work.
     floor: u32,
+    /// How much the next successful probe adds.
     step: u32,
+    /// How many successes at a full window the next probe takes.
     need: u32,
+    /// How many of them have been counted.
     full: u32,
-    /// What went up to here says nothing about the size set since.
+    /// The number of the last call sent before the size was lowered. Calls up to here say nothing about the size.
     low: u64,
     /// Successes since the size was lowered.
     since: u32,
-    /// The most that is known to have been let in at once since `peak_from`.
+    /// The most calls in flight at once of which one was accepted, among the calls after `peak_from`.
     peak: u32,
     peak_from: u64,
-    /// From the oldest dispatch that is still out and whose silence has not counted, by number, without gaps.
+    /// The calls whose silence may still count, without gaps in their numbers.
     pending: VecDeque<PendingAck>,
     /// The number of the first of them.
     oldest: u64,
@@ -115,7 +120,7 @@ impl Window {
         self.size
     }
 
-    /// Whether 429s have shown how many at once the server takes.
+    /// Whether a 429 has shown how many calls the server accepts at once.
     pub(super) fn is_learned(&self) -> bool {
         self.learned
     }
@@ -125,22 +130,23 @@ impl Window {
         self.floor
     }
 
-    /// Whether one more fits beside what is out and what is about to go.
+    /// Whether one more call fits beside those in flight and `ahead` others that are about to go.
     pub(super) fn admits(&self, ahead: usize) -> bool {
         (self.in_flight as usize).saturating_add(ahead) < self.size as usize
     }
 
-    /// How many fewer would have to be out for one more to fit.
+    /// How many calls in flight have to end for one more to fit.
     pub(super) fn missing(&self, ahead: usize) -> usize {
         (self.in_flight as usize).saturating_add(ahead).saturating_add(1).saturating_sub(self.size as usize)
     }
 
-    /// Nobody reads the body of a call: it no longer counts as in flight.
+    /// Lends the permit of a call whose body is not read. The call no longer counts as in flight.
     pub(super) fn lend(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.lent.lend();
     }
 
+    /// Counts an admitted call.
     pub(super) fn sent(&mut self, seq: u64, now: Instant) -> Flight {
         self.in_flight = self.in_flight.saturating_add(1);
         let probe = self.probing && self.in_flight > self.floor;
@@ -149,88 +155,11 @@ impl Window {
         if self.pending.is_empty() {
             self.oldest = seq;
         }
-        self.pending.push_back(PendingAck { sent: now, above, n: flight.n, lent: flight.lent, probe, open: true });
+        self.pending.push_back(PendingAck { sent: now, flight, open: true });
         flight
     }
 
-    /// How long a call is out before its silence counts.
-    fn ack(&self) -> Duration {
-        self.slowest.map_or(ACK, |slowest| (slowest * ACK_TIMES.0 / ACK_TIMES.1).clamp(ACK, ACK_MAX))
-    }
-
-    /// When a call was sent that was admitted at this moment; nothing if it waits in a limit below.
-    pub(super) fn sent_at(&self, seq: u64, admitted: Instant) -> Option<Instant> {
-        self.below.get(&seq).map_or(Some(admitted), |sent| *sent)
-    }
-
-    /// A 429 has come so long after its call was sent.
-    pub(super) fn throttle_took(&mut self, time: Duration) {
-        let kept = self.slowest.map_or(Duration::ZERO, |slowest| slowest * ACK_KEPT.0 / ACK_KEPT.1);
-        self.slowest = Some(kept.max(time.min(ACK_MAX)));
-    }
-
-    /// A call waits in a limit below: its silence says nothing of the server.
-    pub(super) fn waits_below(&mut self, seq: u64) {
-        self.close(seq);
-        self.below.insert(seq, None);
-    }
-
-    /// A call that waited in a limit below is sent.
-    pub(super) fn sent_from_below(&mut self, seq: u64, now: Instant) {
-        if let Some(sent) = self.below.get_mut(&seq) {
-            *sent = Some(now);
-        }
-    }
-
-    /// Whether a call has been admitted here and not been sent, since it waits in a limit below.
-    pub(super) fn is_below(&self, seq: u64) -> bool {
-        self.below.get(&seq).is_some_and(Option::is_none)
-    }
-
-    /// The next call whose silence counts.
-    pub(super) fn silent(&mut self, now: Instant) -> Option<Flight> {
-        let ack = self.ack();
-        while let Some(pending) = self.pending.front().copied() {
-            if now < pending.sent + ack {
-                return None;
-            }
-            let seq = self.oldest;
-            self.forget_oldest();
-            if pending.open {
-                return Some(Flight {
-                    seq,
-                    n: pending.n,
-                    lent: pending.lent,
-                    probe: pending.probe,
-                    above: pending.above,
-                });
-            }
-        }
-        None
-    }
-
-    /// When the next silence is due.
-    pub(super) fn next_silence(&self) -> Option<Instant> {
-        self.pending.iter().find(|pending| pending.open).map(|pending| pending.sent + self.ack())
-    }
-
-    /// Takes a call out of those whose silence would count. False: it counted already.
-    pub(super) fn close(&mut self, seq: u64) -> bool {
-        let Some(index) = seq.checked_sub(self.oldest) else { return false };
-        let pending = usize::try_from(index).ok().and_then(|index| self.pending.get_mut(index));
-        let counts = pending.is_some_and(|pending| std::mem::replace(&mut pending.open, false));
-        while self.pending.front().is_some_and(|pending| !pending.open) {
-            self.forget_oldest();
-        }
-        counts
-    }
-
-    fn forget_oldest(&mut self) {
-        self.pending.pop_front();
-        self.oldest += 1;
-    }
-
-    /// A call was let in: by an answer, or by silence.
+    /// The server accepted a call, by its response (`answered`) or by silence.
     pub(super) fn acked(&mut self, flight: Flight, answered: bool) {
         if flight.seq > self.peak_from {
             self.peak = self.peak.max(flight.n);
@@ -249,7 +178,6 @@ impl Window {
                 self.size = self.size.saturating_add(1);
             }
         } else {
-            // An answer shows whether the server tells its limits. Before, a burst may be throttled as a whole.
             let twice = flight.n.saturating_mul(2);
             let most = if self.answered { twice } else { twice.min(FREE.max(flight.n.saturating_add(STEP))) };
             self.size = self.size.max(most);
@@ -275,28 +203,31 @@ impl Window {
         }
     }
 
-    /// A permit is free again.
+    /// A call has ended, and its permit is free again.
     pub(super) fn left(&mut self, seq: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.below.remove(&seq);
     }
 
-    /// Whether what we know speaks against a bare 429 of this call being about how many at once.
+    /// Whether a bare 429 of this call cannot be about concurrency: the server accepted more calls at once of late, or has just
+    /// shown what it accepts.
     pub(super) fn refutes(&self, flight: Flight) -> bool {
         let n = flight.n.saturating_add(flight.lent);
         self.learned && !flight.above && (n < self.peak || (self.since < TWICE && !flight.probe))
     }
 
-    /// What was let in before this episode says nothing any more.
+    /// Forgets how many calls were accepted at once. `last` is the last call sent.
     pub(super) fn forget_peak(&mut self, last: u64) {
         self.peak = 0;
         self.peak_from = last;
     }
 
-    /// Too many at once: what still stands is what the server takes, lent permits included. The throttled call has left already.
+    /// Lowers the window after a 429 for concurrency to what is still in flight, lent permits included: the server accepts
+    /// that much. If the call was a probe, the window goes back to the size before. The throttled call has already left; `last`
+    /// is the last call sent.
     pub(super) fn lower(&mut self, flight: Flight, last: u64) {
         if flight.above && self.learned {
-            return; // more than the window is too many: that was known
+            return; // it shows what was known: more than the window is too many
         }
         let first = !self.learned;
         self.learned = true;
@@ -306,7 +237,7 @@ impl Window {
             return;
         }
         if !later && flight.probe && self.probing {
-            self.size = self.floor; // a failed probe
+            self.size = self.floor;
             self.need = (2 * self.need).min(PROBE_MAX);
         } else {
             if !later && !first {
@@ -325,33 +256,10 @@ impl Window {
         }
     }
 
-    /// Nothing was asked for a long time: what was not learned from 429s begins anew.
+    /// After an idle time, a window that was not learned from a 429 starts at its initial size again.
     pub(super) fn rested(&mut self) {
         if !self.learned {
             self.size = self.initial;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_429_does_not_lower_the_window_below_what_is_in_flight_and_lent() {
-        let now = Instant::now();
-        let mut window = Window::new(16);
-        let flights: Vec<_> = (1..=6).map(|seq| window.sent(seq, now)).collect();
-        (0..3).for_each(|_| window.lend());
-        assert_eq!((window.in_flight(), window.lent.count()), (3, 3));
-        window.left(6); // throttled
-        window.lower(flights[5], 6);
-        assert_eq!((window.in_flight(), window.size()), (2, 5));
-        assert_eq!([0, 1, 3].map(|ahead| window.missing(ahead)), [0, 0, 1]);
-        // The server may still count the lent ones: a 429 below the peak may well be about how many at once.
-        let seventh = window.sent(7, now);
-        assert_eq!((seventh.n, seventh.lent), (3, 3));
-        (0..3).for_each(|_| window.lent.returned());
-        assert_eq!((window.in_flight(), window.lent.count()), (3, 0));
     }
 }
