@@ -1,50 +1,57 @@
-//! What a key's controller has to tell: events for whoever watches, so that a higher quota is asked for in time.
+//! The events of a key that are reported to the user.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::vocabulary::Dimension;
 
-/// Something about a key that is worth knowing; see [`RetryOn429Layer::on_event`](crate::RetryOn429Layer::on_event).
+/// An event of a key; see [`RetryOn429Layer::on_event`](crate::RetryOn429Layer::on_event).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum QuotaEvent {
-    /// The server's headers tell another limit than before: a tier changed, or a provider cut it silently.
+    /// The server's headers report another limit than before, for example after a change of tier.
     LimitChanged {
-        /// Which limit.
+        /// The limit that changed.
         dimension: Dimension,
-        /// What it was, in units of the dimension.
+        /// The limit before, in units of the dimension.
         from: f64,
-        /// What it is.
+        /// The limit now, in units of the dimension.
         to: f64,
     },
-    /// The key is closed: its calls are answered locally, but for a probe now and then. Told of each key of an account whose
-    /// plan or balance is used up; of a key that is first met while its account is closed, with its first answer.
+    /// The key is closed. Its calls fail fast, except for a probe now and then.
+    ///
+    /// When an account's plan or balance is exhausted, the event is reported for each of its keys. A key that is first met while
+    /// its account is closed reports it with its first answer.
     Closed {
-        /// Its quota is used up; if not, the server asks for a longer wait than anybody accepts, or throttles everything.
+        /// True if a quota is exhausted. False if the server asks for a longer delay than `max_wait`, or throttles every call.
         quota: bool,
-        /// When the first probe may go.
+        /// The time until the first probe.
         retry_after: Duration,
     },
-    /// The server's headers say that a bucket stays empty for longer than a call may wait: such calls are answered locally,
-    /// but for a probe now and then, until a call succeeds. The key stays open for calls that fit sooner.
+    /// The server's headers say that a bucket stays empty for longer than `max_wait`.
+    ///
+    /// Calls that need the bucket are rejected locally until a call succeeds, except for a probe now and then. The key stays
+    /// open for calls that fit sooner.
     BucketEmpty {
-        /// How long the first such call would have waited.
+        /// The time that the first such call would have waited.
         retry_after: Duration,
     },
-    /// Calls waited for permits that response bodies held which nobody had polled for a time
-    /// ([`lend_unread_after`](crate::RetryOn429Layer::lend_unread_after)). Their permits were lent to the calls that waited.
-    /// Reported once, when an admitted call or an answer next concerns the key, until all lent permits have ended.
+    /// Permits were lent, because their response bodies were not polled while other calls waited for a permit
+    /// ([`lend_unread_after`](crate::RetryOn429Layer::lend_unread_after)).
+    ///
+    /// The event is reported once, with the next admission or answer of the key, until all lent permits have ended.
     PermitsLent {
-        /// How many were lent until then.
+        /// The number of permits that were lent until then.
         permits: u32,
     },
-    /// A probe of it, or of another key of its account, succeeded: the key is open again.
+    /// A probe of the key, or of another key of its account, succeeded. The key is open again.
     Opened,
-    /// All remembered keys are in use, so the call of this key is not remembered: it is sent without what is known of its
-    /// key, and teaches only its own further attempts. Told of the first such call, and again after a minute without any.
+    /// All remembered keys are in use, so the call of this key is not remembered.
+    ///
+    /// The call is sent without what is known of its key, and only its own further attempts learn from it. The event is
+    /// reported for the first such call, and again after a minute without any.
     TooManyKeys {
-        /// How many keys are remembered; see [`max_keys`](crate::RetryOn429Layer::max_keys).
+        /// The number of keys that are remembered; see [`max_keys`](crate::RetryOn429Layer::max_keys).
         max_keys: usize,
     },
 }

@@ -1,5 +1,8 @@
-//! Rate-limit handling for any tower HTTP client of OpenAI-style APIs: no request is lost to a 429 that waiting would
-//! cure, none waits for one that waiting cannot cure, and almost none is sent only to be throttled.
+//! Rate-limit handling for any tower HTTP client of OpenAI-style APIs.
+//!
+//! [`RetryOn429Layer`] retries 429s after the delay the server asks for, fails fast when retrying cannot help, and paces
+//! requests so that almost none are rejected. [`ConcurrencyLimitLayer`] limits how many requests run at once, each to the end
+//! of its response body.
 //!
 //! ```
 //! use tower::ServiceBuilder;
@@ -11,37 +14,51 @@
 //! # });
 //!
 //! let client = ServiceBuilder::new()
-//!     .layer(RetryOn429Layer::new()) // classify, pace, cool down, retry: no number is needed
-//!     .layer(ConcurrencyLimitLayer::new(32)) // a cap of your own, if you want one
+//!     .layer(RetryOn429Layer::new()) // classify, pace, cool down, retry: no setting is needed
+//!     .layer(ConcurrencyLimitLayer::new(32)) // a limit of your own, if you want one
 //!     .service(http_client);
 //! # fn is_service<S: tower::Service<http::Request<Full<Bytes>>>>(_: S) {}
 //! # is_service(client);
 //! ```
 //!
-//! A request meets five nouns, in this order:
-//!
-//! | noun | question | where |
-//! |---|---|---|
-//! | **call** | who shares a limit with this request, and what does it cost? | [`QuotaKey`], [`Cost`], [`Priority`], [`Deadline`] |
-//! | **quota** | may this key send now? | [`quota`] |
-//! | **permit** | leave now, and one slot until the response *body* ends | [`quota`], [`limit`] |
-//! | **verdict** | what did the server say? | [`classify`] |
-//! | **backoff** | again or not, and after how long when nobody told us? | [`retry`] |
-//!
-//! # The stack
+//! # The layers
 //!
 //! ```text
-//! request ─▶ RetryOn429 ─────────────▶ ConcurrencyLimit ─▶ [decompression] ─▶ [attempt timeout] ─▶ client
-//!              │ key, cost                │ n at once, a slot to the body's end
-//!              │ quota: one queue a key ──┤ looks at the gate again if the call had to queue here
-//!              │ verdict ─▶ quota learns  │
-//!              └ again, or hand back ◀────┘
+//! request ─▶ RetryOn429 ─▶ ConcurrencyLimit ─▶ [decompression] ─▶ [attempt timeout] ─▶ client
 //! ```
 //!
-//! Either layer works without the other. [`RetryOn429Layer`] needs an inner service that is `Clone` and a body that can be
-//! copied ([`CloneBody`]); neither layer changes the request's body type or the error type, and nothing is boxed for a call
-//! that goes at once and succeeds. If a stack does not compile, `.check_service::<_, http::Request<B>, _, _>()` on the
-//! `ServiceBuilder` makes the compiler say which bound is missing.
+//! [`RetryOn429`] finds the key and the cost of a request, and asks the key's controller for a permit. The request waits in the
+//! key's queue until the controller admits it. The answer is classified, the controller learns from it, and a throttled
+//! request goes back into the queue.
+//!
+//! Either layer works without the other. [`RetryOn429Layer`] needs an inner service that is `Clone` and a request body that
+//! can be copied ([`CloneBody`]). Neither layer changes the type of the request body or of the error. If a stack does not
+//! compile, `.check_service::<_, http::Request<B>, _, _>()` on the `ServiceBuilder` makes the compiler name the missing bound.
+//!
+//! | topic | items |
+//! |---|---|
+//! | retries and delays | [`retry`], [`RetryOn`], [`RetryInfo`], [`StopReason`] |
+//! | pacing of a key | [`quota`], [`PacingConfig`], [`Quotas`], [`QuotaEvent`] |
+//! | concurrency limit | [`limit`], [`LimitHandle`], [`ReleaseAt`] |
+//! | what a request says of itself | [`QuotaKey`], [`Cost`], [`Priority`], [`Deadline`], [`NoRetry`] |
+//! | what the server said | [`classify`], [`Verdict`], [`dialect`] |
+//! | answers without the server | [`LocalRejection`], [`RejectReason`] |
+//! | bodies that cannot be copied | [`buffer`] |
+//!
+//! # Feature flags
+//!
+//! No feature is on by default. `tracing` emits an event for each call that waits, is throttled or is rejected locally.
+//!
+//! # Further reading
+//!
+//! The package has these pages in `docs/`:
+//!
+//! * `pacing.md`: the control scheme, with every constant and its reason
+//! * `keys.md`: which requests share a quota
+//! * `headers.md`: the headers and bodies that are understood
+//! * `stack.md`: the order of layers, with the test behind each statement
+//! * `migration.md`: from a `tower::retry` policy, `reqwest-retry` or `OpenAIRetryLayer`
+//! * `simulation.md`: the measured comparison with other crates
 
 mod backoff;
 pub mod classify;

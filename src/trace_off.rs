@@ -1,4 +1,4 @@
-//! Without the feature `tracing`: nothing is told.
+//! The same functions without the feature `tracing`: they do nothing.
 
 use std::time::Duration;
 

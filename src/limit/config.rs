@@ -32,7 +32,7 @@ pub(super) struct Config {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) all: Arc<WaitQueue<FixedLimit>>,
-    /// For the keys that are not remembered, because all that are remembered are in use.
+    /// Shared by the keys that are not remembered, because all remembered keys are in use.
     pub(super) others: Arc<WaitQueue<FixedLimit>>,
     keys: Mutex<KeyMap<Arc<WaitQueue<FixedLimit>>>>,
     pub(super) size: AtomicUsize,
@@ -57,7 +57,7 @@ impl Shared {
         Self { all, others, keys: Mutex::new(KeyMap::new(MAX_LIMIT_KEYS)), size: AtomicUsize::new(n) }
     }
 
-    /// The queue that a request belongs to.
+    /// Returns the queue of a request.
     pub(super) fn queue<B>(
         &self,
         per_key: bool,

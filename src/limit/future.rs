@@ -44,7 +44,7 @@ pin_project! {
     }
 }
 
-/// What a call needs to wait by.
+/// What a waiting call needs.
 pub(super) struct Plan {
     pub(super) config: Arc<Config>,
     pub(super) queue: Arc<WaitQueue<FixedLimit>>,
@@ -192,7 +192,7 @@ impl Plan {
         Waiter::new(Arc::clone(&self.queue), self.position, (), self.limits)
     }
 
-    /// The permit of an admission, which may be due to permits that were lent.
+    /// Makes the permit of an admission, and logs permits that were lent for it.
     fn permit(&self, seq: u64) -> Permit {
         if let Some(permits) = self.queue.update(|places, _| places.lent.report()) {
             trace::permits_lent(permits);
@@ -200,13 +200,13 @@ impl Plan {
         Permit::new(Arc::clone(&self.queue) as _, seq, self.config.lend_unread_after)
     }
 
-    /// Under its old number, and whoever had a place has it again.
+    /// Queues again, at the call's old position. A full queue does not reject it.
     fn queue_again(&mut self) -> Waiter<FixedLimit> {
         self.limits.again = true;
         self.queue()
     }
 
-    /// Whether the controller above would still let the call go; if not, what to wait for, or the answer.
+    /// Asks the controller above whether the call may still go. Returns what to wait for, if anything, or the rejection.
     fn check_controller(&self) -> Result<Option<Stage>, LocalRejection> {
         let Some(admitted) = &self.admitted else { return Ok(None) };
         match admitted.clearance(Instant::now()) {

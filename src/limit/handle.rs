@@ -14,7 +14,7 @@ use crate::wait_queue::WaitQueue;
 ///
 /// let layer = ConcurrencyLimitLayer::new(8);
 /// let handle = layer.handle();
-/// handle.resize(2); // calls that run go on; the next one waits until fewer than two do
+/// handle.resize(2); // running calls go on, and the next one waits until fewer than two run
 /// assert_eq!((handle.in_use(), handle.queued()), (0, 0));
 /// ```
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl LimitHandle {
         self.queues().map(|queue| queue.queued()).sum()
     }
 
-    /// One after another, so that a key does not count as used while others are looked at.
+    /// Upgrades one queue after another, so that a key does not count as used while others are read.
     fn queues(&self) -> impl Iterator<Item = Arc<WaitQueue<FixedLimit>>> + use<> {
         let shared = &self.shared;
         let keys = shared.keys();

@@ -1,59 +1,55 @@
-//! At most so many calls at once, each to the end of its response body.
+//! Limits how many calls run at once, each to the end of its response body.
 //!
 //! ```
 //! use std::time::Duration;
 //! use tower_429::ConcurrencyLimitLayer;
 //!
-//! // 20 at once in all; whoever comes after them waits.
+//! // 20 calls at once in all. Further calls wait.
 //! let plain = ConcurrencyLimitLayer::new(20);
 //!
-//! // 8 at once for each quota key; at most 100 wait, nobody longer than 10 s.
+//! // 8 calls at once for each quota key. At most 100 calls of each priority wait, each for at most 10 s.
 //! let bounded = ConcurrencyLimitLayer::new(8).per_key().max_queue(100).queue_timeout(Duration::from_secs(10));
 //! # let _ = (plain, bounded);
 //! ```
 //!
 //! # Differences from `tower::limit::ConcurrencyLimit`
 //!
-//! * A permit is guard until the response *body* has ended, failed or been dropped, or is [lent](#unread-bodies); tower's is
-//!   free again when the response head is there, so that streams do not count. [`ReleaseAt::Headers`] brings tower's
-//!   behaviour.
-//! * `poll_ready` is the inner service's: the limit itself is always ready, and a call waits in its own future. A
+//! * A permit is held until the response *body* has ended, failed or been dropped, or until it is [lent](#unread-bodies).
+//!   tower's permit is released with the response head, so streams do not count. [`ReleaseAt::Headers`] does the same here.
+//! * `poll_ready` is the inner service's. The limit itself is always ready, and a call waits in its own future. So a
 //!   `load_shed` above it never sheds: use [`max_queue(0)`](ConcurrencyLimitLayer::max_queue).
-//! * It needs an inner service that is `Clone`, and changes the response's body type to
-//!   [`ResponseBody`](crate::ResponseBody).
-//! * All services that a layer makes share its limit, clones of the layer, too; tower's layer makes a new limit each
-//!   time.
-//! * A waiter that was woken and is not polled again loses its turn after 20 ms, not its position. tower's limit waits for
-//!   it for ever.
-//! * `ServiceBuilder::concurrency_limit` is tower's; ours is added with `.layer(ConcurrencyLimitLayer::new(n))`.
+//! * The inner service must be `Clone`. The type of the response body becomes [`ResponseBody`](crate::ResponseBody).
+//! * All services that a layer or its clones make share one limit. tower's layer makes a new limit each time.
+//! * If a woken call is not polled within 20 ms, the next one is tried. The stalled call keeps its position in the queue.
+//!   tower's limit waits for the stalled call.
+//! * `ServiceBuilder::concurrency_limit` adds tower's limit. Add this one with `.layer(ConcurrencyLimitLayer::new(n))`.
 //!
 //! # Unread bodies
 //!
-//! A caller may collect many response heads before it reads a body: `join_all` of the calls, or a loop over
-//! `buffered(n)` that makes a further call. Each unread body holds its permit, so the calls that wait would never go.
-//! Therefore a permit can be *lent*:
+//! A caller may collect many response heads before it reads a body: `join_all` of the calls, or a loop over `buffered(n)`
+//! that makes a further call. Each unread body holds its permit, so the waiting calls would never be sent. A permit can
+//! therefore be *lent*:
 //!
-//! * A permit is lent when calls wait for it and its response body has not been polled once for
-//!   [`DEFAULT_LEND_UNREAD_AFTER`] (1 s) since the caller got the head. The body that has been unread for longest goes
-//!   first. No more permits are lent than let the waiting calls go.
-//! * A lent permit no longer counts as in use. It is never taken back, and the body stays readable. When the body ends,
-//!   nothing more is released.
+//! * A permit is lent if calls wait for it and its response body has not been polled once for
+//!   [`DEFAULT_LEND_UNREAD_AFTER`] (1 s) since the caller got the head. The body that has been unread for longest lends first.
+//!   No more permits are lent than the waiting calls need.
+//! * A lent permit no longer counts as in use. It is never taken back. The body stays readable, and its end releases nothing.
 //! * A body that has been polled once keeps its permit, however slow its reader is.
 //! * At most n calls await their head at any time. The server may see more than n unfinished responses.
 //! * A call that awaits its head keeps its permit, even if nobody polls its future. Poll it or drop it.
 //!
 //! [`LimitHandle::lent`] counts the permits that are lent now. [`RetryOn429Layer`](crate::RetryOn429Layer) lends its permits
-//! in the same way, and reports it as [`QuotaEvent::PermitsLent`](crate::QuotaEvent::PermitsLent). Both layers change the time, or
-//! turn lending off, with `lend_unread_after`. A layer above that reads a part of the body (decompression,
+//! in the same way, and reports it as [`QuotaEvent::PermitsLent`](crate::QuotaEvent::PermitsLent). On both layers,
+//! `lend_unread_after` sets the time or turns lending off. A layer above that reads a part of the body (decompression,
 //! `peek_first_event`) counts as the body's reader for the layers below it.
 //!
 //! # Fairness
 //!
-//! First come, first served within a class; the classes ([`Priority`](crate::Priority)) share by weight.
+//! Calls of one [`Priority`](crate::Priority) go first come, first served. The priorities share by weight.
 //!
 //! # Cancel safety
 //!
-//! Dropping a call's future at any point frees its permit or its place in the queue.
+//! Dropping a call's future at any point releases its permit or its position in the queue.
 
 mod config;
 mod future;

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use crate::time::LONGEST;
 use crate::wait_queue::{Admission, AdmissionPolicy, Decision, Lent};
 
-/// How many are in, and how many may be.
+/// A fixed number of calls at once.
 pub(crate) struct FixedLimit {
     pub(crate) size: usize,
     pub(crate) in_use: usize,

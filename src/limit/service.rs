@@ -19,7 +19,7 @@ use crate::request::{Deadline, next_number};
 use crate::response::body::ResponseBody;
 use crate::wait_queue::{Permit, QueuePosition, TryAdmit, WaitLimits};
 
-/// The service of a [`ConcurrencyLimitLayer`].
+/// Limits how many calls of the inner service run at once; see [`ConcurrencyLimitLayer`].
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit<S> {
     inner: S,
@@ -28,22 +28,22 @@ pub struct ConcurrencyLimit<S> {
 }
 
 impl ConcurrencyLimit<()> {
-    /// The layer that wraps services with this limit; see [`ConcurrencyLimitLayer::new`].
+    /// Creates the layer; see [`ConcurrencyLimitLayer::new`].
     ///
     /// # Panics
     ///
-    /// If `n` is zero.
+    /// Panics if `n` is zero.
     pub fn layer(n: usize) -> ConcurrencyLimitLayer {
         ConcurrencyLimitLayer::new(n)
     }
 }
 
 impl<S> ConcurrencyLimit<S> {
-    /// Wraps a service with a limit of its own; see [`ConcurrencyLimitLayer::new`].
+    /// Wraps a service with a limit of `n` calls at once; see [`ConcurrencyLimitLayer::new`].
     ///
     /// # Panics
     ///
-    /// If `n` is zero.
+    /// Panics if `n` is zero.
     pub fn new(inner: S, n: usize) -> Self {
         ConcurrencyLimitLayer::new(n).layer(inner)
     }
@@ -52,17 +52,17 @@ impl<S> ConcurrencyLimit<S> {
         Self { inner, config, shared }
     }
 
-    /// The inner service.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The inner service.
+    /// Returns the inner service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The inner service, without the limit.
+    /// Returns the inner service, without the limit.
     pub fn into_inner(self) -> S {
         self.inner
     }

@@ -1,4 +1,4 @@
-//! Accounts: keys that share a plan or a balance, and what is known of an account whatever becomes of its keys.
+//! Accounts: keys that share a plan or a balance. A closed account is remembered even if all its keys are forgotten.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,9 +11,7 @@ use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
 use crate::time::add;
 
-/// The accounts of all keys.
-///
-/// A closed account is remembered when all its keys are forgotten; at most as many closed accounts as keys.
+/// The accounts of all keys. At most as many closed accounts are remembered as keys.
 #[derive(Debug)]
 pub(super) struct Accounts {
     /// The hashes of an account and of a key of it.
@@ -24,18 +22,18 @@ pub(super) struct Accounts {
 /// The plan or the balance of an account is used up.
 #[derive(Debug)]
 struct Closure {
-    /// A key that is first met may send a probe then.
+    /// A new key of the account may send a probe from this moment on.
     probe_at: Instant,
     wait: Duration,
-    /// What the server said.
+    /// The server's error.
     reply: Arc<ErrorReply>,
 }
 
-/// What a new key of a closed account begins with.
+/// The state that a new key of a closed account starts with.
 pub(super) struct Inherited {
-    /// How long it may not send a probe.
+    /// The time until the key may send a probe.
     pub(super) left: Duration,
-    /// How long its probes wait then.
+    /// The time between its probes after that.
     pub(super) wait: Duration,
     pub(super) reply: Arc<ErrorReply>,
 }
@@ -57,13 +55,13 @@ impl Accounts {
         self.members.remove(&(account.hash(), key.hash()));
     }
 
-    /// The keys of an account.
+    /// Returns the keys of an account.
     pub(super) fn members(&self, account: QuotaKey) -> impl Iterator<Item = QuotaKey> {
         let account = account.hash();
         self.members.range((account, 0)..=(account, u64::MAX)).map(|(_, key)| QuotaKey::from_hash(*key))
     }
 
-    /// The server says that the account is used up: its keys are not called for so long.
+    /// Closes an account for this long, because the server says that it is exhausted.
     pub(super) fn close(&mut self, account: QuotaKey, now: Instant, wait: Duration, reply: &Arc<ErrorReply>) {
         let probe_at = add(now, wait);
         if let Some(closure) = self.closed.get(account) {
@@ -74,13 +72,12 @@ impl Accounts {
         self.closed.insert(account, Closure { probe_at, wait, reply: Arc::clone(reply) });
     }
 
-    /// A call of the account succeeded although it was closed.
+    /// Opens an account, because one of its calls succeeded.
     pub(super) fn open(&mut self, account: QuotaKey) {
         self.closed.remove(account);
     }
 
-    /// What a new key of the account begins with, if the account is closed. Of several keys that are first met when a probe
-    /// is due, the first one sends it.
+    /// Returns the state that a new key of a closed account starts with. If a probe is due, the first new key sends it.
     pub(super) fn inherit(&mut self, account: QuotaKey, now: Instant) -> Option<Inherited> {
         let closure = self.closed.get(account)?;
         let left = closure.probe_at.saturating_duration_since(now);

@@ -1,19 +1,11 @@
-//! May this key send now? What we believe about the server's buckets, its cap on what runs at once, and its cooldown.
+//! May a key send now? The beliefs about the server's limits, one controller for each [`QuotaKey`].
 //!
-//! [`Quotas`] is the handle of a layer's state: one controller for each [`QuotaKey`]. A controller's rules are a pure core: what each
-//! event does to it is a function of its state, the event and `now`. Its parts, from the inside out:
+//! [`Quotas`] is the handle of a layer's state. `docs/pacing.md` in the package explains the control scheme.
 //!
-//! * `level`: one bucket of the server's, read from `x-ratelimit-*` headers: how much it holds, how fast it fills
-//! * `window`: how many calls at once
-//! * `correction`: how much of an estimated token the server really takes
-//! * `learned_rate`: a rate learned from 429s, for limits that no header shows
-//! * `attribution`: what a 429 is evidence of, once an episode
-//! * `call_specific`: 429s that concern one call alone
-//! * `cooldown`: not before, and the key that is closed
-//! * `probe`: when a call goes although what is believed speaks against it
-//! * `controller`: composes them
-//! * `registry`: the controllers by key
-//! * `account`: keys that share a plan, and what is known of it
+//! * `controller`: all beliefs about one key, as a pure function of state, event and `now`
+//! * `registry`: the controllers by key, with a bound on their number
+//! * `account`: keys that share a plan or a balance
+//! * `config`: the settings of a controller
 
 mod account;
 mod config;
@@ -33,9 +25,9 @@ pub(crate) use controller::{CallInfo, Controller, PendingEvents, Ticket};
 pub(crate) use registry::{Found, Member, Origin};
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
 
-/// In a request's extensions, for each attempt: its position, its key, and the controller that let it go.
+/// An admission, in the extensions of the request of each attempt.
 ///
-/// A limit below queues under the same position, and looks at the controller once more when the call had to wait there.
+/// A limit below queues the request at the same position. It asks the controller again if the request had to wait there.
 #[derive(Debug, Clone)]
 pub(crate) struct Admitted {
     pub(crate) position: QueuePosition,
@@ -44,7 +36,7 @@ pub(crate) struct Admitted {
     pub(crate) seq: u64,
 }
 
-/// Whether a call that was let go may still go.
+/// Whether an admitted call may still be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clearance {
     Clear,
@@ -53,12 +45,12 @@ pub(crate) enum Clearance {
 }
 
 impl Admitted {
-    /// The call queues below the controller: that no answer comes says nothing of the server.
+    /// The call waits in a limit below, so the missing answer says nothing about the server.
     pub(crate) fn queued_below(&self) {
         self.controller.update(|controller, _| controller.queued_below(self.seq));
     }
 
-    /// The call goes from below.
+    /// The limit below sends the call.
     pub(crate) fn sent(&self) {
         self.controller.update(|controller, now| controller.sent_from_below(now, self.seq));
     }
@@ -67,7 +59,7 @@ impl Admitted {
         self.controller.read(|controller| controller.clearance(now, self.seq))
     }
 
-    /// What the server said when the quota was used up.
+    /// The server's error when the quota was exhausted.
     pub(crate) fn closed_by(&self) -> Option<Arc<ErrorReply>> {
         self.controller.read(Controller::closed_by)
     }

@@ -1,4 +1,4 @@
-//! The controllers by key: found or made on first use, at most so many.
+//! The controllers by key. A controller is created when its key is first used, up to a maximum number of keys.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -14,18 +14,19 @@ use crate::request::QuotaKey;
 use crate::response::error_reply::ErrorReply;
 use crate::wait_queue::WaitQueue;
 
-/// At most so many keys are remembered unless [`max_keys`](crate::RetryOn429Layer::max_keys) says otherwise: 10,240. A
-/// forgotten key behaves as new.
+/// The default of [`max_keys`](crate::RetryOn429Layer::max_keys): at most 10,240 keys are remembered. A forgotten key behaves
+/// as new.
 ///
-/// The key that was used longest ago is forgotten first; one that cools down, is closed or has a learned limit on calls at
-/// once is forgotten last; one that a call is using never is. While all keys are in use, a call of another key is not
-/// remembered: it is handled by itself, and an [`QuotaEvent::TooManyKeys`](crate::QuotaEvent::TooManyKeys) says so.
+/// The key that was used longest ago is forgotten first. A key that cools down, is closed or has a learned concurrency cap is
+/// forgotten last. A key that a call is using is never forgotten. While all keys are in use, the calls of another key are not
+/// remembered, and a [`QuotaEvent::TooManyKeys`](crate::QuotaEvent::TooManyKeys) reports it.
 pub const MAX_KEYS: usize = 10_240;
-/// A call that is not remembered is reported if none was for so long: a minute.
+/// A call that is not remembered is reported if no other was for this long: a minute.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
 
-/// The state of a [`RetryOn429Layer`](crate::RetryOn429Layer): cheap to clone, shared by all services that the layer
-/// makes, and by every layer that is given it.
+/// The state of a [`RetryOn429Layer`](crate::RetryOn429Layer), shared by all services that the layer makes.
+///
+/// It is cheap to clone. [`with_quotas`](crate::RetryOn429Layer::with_quotas) shares it with another layer.
 ///
 /// ```
 /// use tower_429::RetryOn429Layer;
@@ -42,49 +43,50 @@ pub struct Quotas {
 #[derive(Default)]
 struct Shared {
     keys: Mutex<Keys>,
-    /// Draws all other generators, so that a seeded layer is reproducible.
+    /// The source of all other generators, so that a seeded layer is reproducible.
     seed: Mutex<Option<Rng>>,
 }
 
 struct Keys {
     controllers: KeyMap<Known>,
     accounts: Accounts,
-    /// When a call was last not remembered.
+    /// The last time a call was not remembered.
     left_out: Option<Instant>,
 }
 
 struct Known {
     controller: Arc<WaitQueue<Controller>>,
-    /// The keys that share a plan and a balance with this one have the same.
+    /// The keys that share a plan and a balance have the same account.
     account: QuotaKey,
 }
 
-/// What a call gets for its key.
+/// The controller of a call's key.
 pub(crate) struct Found {
     pub(crate) controller: Arc<WaitQueue<Controller>>,
     pub(crate) account: QuotaKey,
-    /// All of so many keys are in use, so this controller is not remembered; told of the first such call for a while.
+    /// The maximum number of keys, if all are in use, so that this controller is not remembered. Set for the first such call
+    /// in a while.
     pub(crate) too_many: Option<usize>,
 }
 
-/// What a key is made of when it is first met.
+/// What the controller of a new key needs.
 pub(crate) struct Origin {
     pub(crate) dialect: &'static Dialect,
-    /// The key without its pool; a user's own key is related to none.
+    /// The key without its pool. A user's own key is an account of its own.
     pub(crate) account: QuotaKey,
 }
 
-/// What is believed of one key at one moment.
+/// The beliefs about one key at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeySnapshot {
-    /// Calls that are out, each to the end of its body.
+    /// The number of calls in flight, each to the end of its body.
     pub in_flight: u32,
-    /// How many may be out at once.
+    /// The number of calls that may be in flight at once.
     pub window: u32,
-    /// Calls that wait for this key.
+    /// The number of calls in the key's queue.
     pub queued: usize,
-    /// How long the key cools down yet, if it does.
+    /// The time until the key's cooldown ends, if it is cooling down.
     pub cooldown: Option<Duration>,
 }
 
@@ -95,7 +97,7 @@ impl Default for Keys {
 }
 
 impl Quotas {
-    /// What is believed of a key now; nothing if no call has used it.
+    /// Returns the beliefs about a key, or `None` if no call has used the key.
     pub fn snapshot(&self, key: QuotaKey) -> Option<KeySnapshot> {
         let controller = Arc::clone(&self.keys().controllers.peek(key)?.controller);
         let now = Instant::now();
@@ -108,12 +110,12 @@ impl Quotas {
         }))
     }
 
-    /// How many keys are remembered.
+    /// Returns the number of keys that are remembered.
     pub fn len(&self) -> usize {
         self.keys().controllers.len()
     }
 
-    /// Whether no call has been made yet.
+    /// Returns whether no key is remembered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -128,7 +130,7 @@ impl Quotas {
         keys.accounts.set_max(max);
     }
 
-    /// The controller of a key, which is made if there is none.
+    /// Finds the controller of a key, or creates it.
     #[inline]
     pub(crate) fn controller(
         &self,
@@ -167,7 +169,7 @@ impl Quotas {
         Found { controller, account, too_many }
     }
 
-    /// Closes an account: the remembered keys that are to be told, but for the one that found out.
+    /// Closes an account. Returns its other remembered keys, which have to be updated.
     pub(crate) fn close_account(
         &self,
         account: QuotaKey,
@@ -187,7 +189,7 @@ impl Quotas {
         keys.others(account, key)
     }
 
-    /// A generator for draws of its own: from the seed, if there is one.
+    /// Makes a random generator, from the seed if there is one.
     pub(crate) fn rng(&self) -> Rng {
         let mut seed = self.shared.seed.lock().unwrap_or_else(PoisonError::into_inner);
         seed.as_mut().map_or_else(Rng::new, Rng::fork)
@@ -199,7 +201,7 @@ impl Quotas {
     }
 }
 
-/// A key of an account, and its controller. It does not count as a use of the key.
+/// A key of an account and its controller. Holding it does not count as a use of the key.
 pub(crate) type Member = (QuotaKey, Weak<WaitQueue<Controller>>);
 
 impl Keys {

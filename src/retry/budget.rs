@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// How many retries are free at first, and the most that are ever saved up: 100.
+/// The retries that the budget starts with, and the maximum it holds: 100.
 pub const BUDGET_MAX: u64 = 100;
-/// So many calls that succeed add one retry: 5.
+/// The number of successful calls that add one retry to the budget: 5.
 pub const BUDGET_CALLS: u64 = 5;
-/// What each second adds, so that a quiet client can retry, too: one retry.
+/// The retries that each second adds, so that a quiet client can retry, too: 1.
 pub const BUDGET_PER_SECOND: u64 = 1;
 
 const RETRY: u64 = 1_000;
@@ -32,7 +32,7 @@ impl Budget {
         state.0 = (state.0 + RETRY / BUDGET_CALLS).min(BUDGET_MAX * RETRY);
     }
 
-    /// Takes one retry, if there is one.
+    /// Takes one retry, if the budget holds one.
     pub(crate) fn withdraw(&self, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (saved, at) = *state;

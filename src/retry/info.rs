@@ -1,13 +1,13 @@
-//! What became of a call: an extension on whatever was throttled, retried or answered locally.
+//! The course of a call, as an extension of its response.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::classify::Verdict;
 
-/// In the extensions of a response that was throttled, came after a retry, or is a local answer.
+/// The course of a call, in the extensions of a response that was throttled, retried or rejected locally.
 ///
-/// A call that succeeds at once carries none.
+/// The response of a call that succeeds at the first attempt carries none.
 ///
 /// ```
 /// use tower_429::{RetryInfo, StopReason};
@@ -25,44 +25,45 @@ use crate::classify::Verdict;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RetryInfo {
-    /// How often the call was sent.
+    /// The number of times the call was sent.
     pub attempts: u32,
-    /// How long it waited in all, in queues of this layer and between attempts.
+    /// The total time the call waited in this layer: in the queue and between attempts.
     pub waited: Duration,
-    /// What the server said last, if it throttled. On a local answer while a quota is used up: what it said of the quota.
+    /// The last verdict, if the server throttled the call. On a local rejection because of an exhausted quota: the verdict that
+    /// exhausted it.
     pub verdict: Option<Verdict>,
-    /// Why the call was not sent again; nothing when it succeeded, or when its last answer is none that is retried: a 404,
-    /// or a 500 without [`RetryOn::openai_sdk`](crate::RetryOn::openai_sdk).
+    /// Why the call was not sent again. `None` if it succeeded, or if its last answer is of a kind that is not retried, such as a
+    /// 404, or a 500 without [`RetryOn::openai_sdk`](crate::RetryOn::openai_sdk).
     pub stopped: Option<StopReason>,
-    /// When it is worth trying again, if that is known.
+    /// The time until another attempt is useful, if it is known.
     pub retry_after: Option<Duration>,
 }
 
-/// Why a throttled call was handed back instead of being sent again.
+/// Why a throttled call was returned instead of being sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// No wait cures it: a quota that is used up, or a request that is larger than its limit.
+    /// Retrying cannot help: an exhausted quota, or a request that is larger than its limit.
     Permanent,
-    /// The server said `x-should-retry: false`.
+    /// The server sent `x-should-retry: false`.
     ServerSaidNo,
-    /// The server asks for a longer wait than [`max_wait`](crate::RetryOn429Layer::max_wait).
+    /// The server asks for a longer delay than [`max_wait`](crate::RetryOn429Layer::max_wait).
     HintTooLong,
     /// The call carries [`NoRetry`](crate::NoRetry), or another `RetryOn429` above handles it.
     RetryDisabled,
-    /// Its body cannot be copied.
+    /// The request body cannot be copied.
     NotReplayable,
-    /// It has been sent as often as it may.
+    /// The call has used all its retries.
     RetriesSpent,
     /// The next sleep would exceed [`max_sleep`](crate::RetryOn429Layer::max_sleep).
     SleepSpent,
     /// The next sleep would end after the call's [`Deadline`](crate::Deadline).
     Deadline,
-    /// The budget for retries of server and transport errors is used up.
+    /// The budget for retries after server and transport errors is spent.
     BudgetSpent,
-    /// The key is closed: nobody waits for it.
+    /// The key is closed.
     Closed,
-    /// It was answered locally; see [`LocalRejection`](crate::LocalRejection).
+    /// The call was rejected locally; see [`LocalRejection`](crate::LocalRejection).
     Local,
 }
 

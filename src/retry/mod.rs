@@ -1,13 +1,13 @@
-//! RetryPlan or not, and when: classify what the server said, learn from it, wait for the key's turn, send again.
+//! Retries throttled calls: classifies the answer, learns from it, waits for the key's turn, and sends the call again.
 //!
 //! ```
 //! use std::time::Duration;
 //! use tower_429::RetryOn429Layer;
 //!
-//! // Everything automatic.
+//! // The default settings.
 //! let plain = RetryOn429Layer::new();
 //!
-//! // A gateway: fail fast, tell SDKs behind it not to retry by themselves, bound the queue.
+//! // A gateway: fail fast, end the retry loops of SDKs behind it, limit the queue.
 //! let gateway = RetryOn429Layer::new()
 //!     .max_retries(2)
 //!     .max_wait(Duration::from_secs(20))
@@ -18,54 +18,56 @@
 //!
 //! # What is retried
 //!
-//! Every answer that *throttles*: 429 for too many requests, too many tokens or too many at once, and 503, 529, 498 and
-//! the like that say overloaded. [`RetryOn::openai_sdk`] adds 408, 409, other 5xx and transport errors;
-//! without it these are passed on like any answer that is not this layer's to handle.
+//! Throttled requests are retried: 429 for too many requests, too many tokens or too many at once, and 503, 529, 498 and
+//! similar statuses that report overload. [`RetryOn::openai_sdk`] adds 408, 409, other 5xx and transport errors. Without it,
+//! these are passed on.
 //!
-//! Never what cannot succeed: a quota that is used up, a request that is larger than its limit, an answer with
-//! `x-should-retry: false`, and a hint beyond [`max_wait`](RetryOn429Layer::max_wait). The caller gets the server's last
-//! response, byte for byte, with a [`RetryInfo`] in its extensions.
+//! An answer that cannot be cured is never retried: an exhausted quota, a request that is larger than its limit, an answer with
+//! `x-should-retry: false`, and a server delay beyond [`max_wait`](RetryOn429Layer::max_wait). The caller gets the server's
+//! last response unchanged, with a [`RetryInfo`] in its extensions.
 //!
 //! # When
 //!
-//! Never before the server's own hint. A hint is the *key's*: all calls of the key wait for it, and then go at the pace
-//! that the key allows, not all at once. Without a hint the waits double from [`DEFAULT_BACKOFF`] to
-//! [`DEFAULT_MAX_BACKOFF`], drawn anew each time between half and all of it.
+//! A call is never sent before the delay that the server stated. The delay applies to the *key*: all its calls wait, and then
+//! leave at the pace that the key allows. Without a stated delay, delays double from [`DEFAULT_BACKOFF`] to
+//! [`DEFAULT_MAX_BACKOFF`]. Each is drawn between half of it and all of it.
 //!
-//! When a quota is used up, the calls behind it are answered locally; one of them goes as a probe after 30 s, then after
-//! twice as long each time, up to ten minutes, and a success opens it again. A plan, a budget or a balance (an answer whose
-//! verdict says [`account`](crate::Verdict::account), such as `insufficient_quota`) closes all keys of the account with the
-//! one that was told. That one probes for all; where nobody calls it, another does, when half as long has passed again or
-//! up to as long. While a quota is used up, local answers repeat the server's `type` and `code`.
+//! When a quota is exhausted, calls for that key fail fast. When the whole account's balance is, calls for all its keys do. (The
+//! verdict then says [`account`](crate::Verdict::account), as for `insufficient_quota`.) One call is let through as a probe
+//! after 30 s, then after twice as long each time, up to 10 min. A success opens the key. In an account, the key that was told
+//! probes for all. If nobody calls that key, another key probes after one and a half to two times as long. Until then, local
+//! answers repeat the server's `type` and `code`.
 //!
 //! # Errors inside a 200
 //!
-//! The events of a stream and JSON documents with status 200 are looked at as they pass by, in answers to `POST` alone. An
-//! error is judged like any other answer, by [`classify`](RetryOn429Layer::classify) or in the key's dialect: a used-up quota
-//! closes its key or its account at once, a throttling error cools the key down. A document counts only when it is an error
-//! and nothing else: a file with a member named `error` closes nothing. A probe of a closed key opens it with the first event
-//! that is no error, or at the end of a document that is none; when its body is dropped before, the next call probes.
+//! Answers to `POST` with status 200 are searched for errors while they pass: the events of a stream, and JSON documents. An
+//! error is classified like any other answer, by [`classify`](RetryOn429Layer::classify) or in the key's dialect. An exhausted
+//! quota closes its key or account at once. A throttling error starts the key's cooldown.
+//!
+//! A document counts only if it is an error and nothing else, so a file with a member named `error` closes nothing. A probe of
+//! a closed key opens it with the first event that is no error, or at the end of a document that is none. If its body is
+//! dropped before that, the next call probes.
 //!
 //! # Errors
 //!
-//! The inner service's errors pass through unchanged; the layer has none of its own. What it must throttle itself is a
+//! The inner service's errors pass through unchanged. The layer has no error of its own: a call that it rejects gets a
 //! response with a [`LocalRejection`](crate::LocalRejection) in its extensions.
 //!
 //! # Cancel safety
 //!
-//! Dropping a call's future at any point frees its permit, its place in the queue and its timer. An attempt that is on the
-//! wire is dropped as the inner service drops it.
+//! Dropping a call's future at any point releases its permit, its position in the queue and its timer. An attempt on the wire
+//! is dropped as the inner service drops it.
 //!
 //! # Fairness
 //!
-//! First come, first served within a class; the classes ([`Priority`](crate::Priority)) share by weight. A call keeps its
-//! number through its retries, so a throttled call goes before those that came after it.
+//! Calls of one [`Priority`](crate::Priority) go first come, first served. The priorities share by weight. A call keeps its
+//! position through its retries, so a throttled call goes before those that came after it.
 //!
 //! # Runtime
 //!
-//! A call that has to wait needs a tokio runtime with time enabled, as does reading a 429's body when it does not
-//! come at once. Nothing is spawned. A client may be shared by several runtimes, such as one for each worker: a key has a
-//! timer in each runtime that has waiting calls, so a runtime that blocks or is not driven delays only its own calls.
+//! A call that waits needs a tokio runtime with time enabled. So does reading the body of a 429 that does not arrive with its
+//! head. Nothing is spawned. Several runtimes may share a client, such as one for each worker: a key has a timer in each
+//! runtime that has waiting calls, so a runtime that blocks delays only its own calls.
 
 mod body_errors;
 mod budget;

@@ -1,23 +1,23 @@
-//! RetryPlan or not: a pure function of what the server said and of what the call has had already.
+//! Decides whether a call is sent again: a pure function of the verdict and of what the call has used up.
 
 use std::time::Duration;
 
 use super::info::StopReason;
 use crate::classify::{Kind, Verdict};
 
-/// Retries of throttled calls: 5.
+/// Maximum number of retries of a throttled call: 5.
 pub const DEFAULT_MAX_RETRIES: u32 = 5;
-/// Retries of the classes that are retried only on request: 2, as OpenAI's SDKs do.
+/// Maximum number of retries after the answers and errors that [`RetryOn::openai_sdk`] adds: 2, as in OpenAI's SDKs.
 pub const DEFAULT_MAX_OTHER_RETRIES: u32 = 2;
-/// The most that a call sleeps after 429s, in all: 120 s.
+/// Maximum total time that a call sleeps after 429s: 120 s.
 pub const DEFAULT_MAX_SLEEP: Duration = Duration::from_secs(120);
 
-/// Which answers are retried, beside those that throttle.
+/// Selects which answers are retried besides throttled ones.
 ///
 /// ```
 /// use tower_429::{RetryOn, RetryOn429Layer};
 ///
-/// // 408, 409, all 5xx and transport errors, too: what OpenAI's SDKs retry. They may have been processed and billed.
+/// // Also 408, 409, all 5xx and transport errors, as OpenAI's SDKs do. Such calls may have been processed and billed.
 /// let layer = RetryOn429Layer::new().retry_on(RetryOn::openai_sdk());
 /// # let _ = layer;
 /// ```
@@ -27,13 +27,16 @@ pub struct RetryOn {
 }
 
 impl RetryOn {
-    /// Only what throttles: 429, and 503, 529, 498 and the like that say overloaded. None of it was processed. The default.
+    /// Retries throttled requests only: 429, and 503, 529, 498 and similar statuses that report overload. None of these
+    /// requests was processed. This is the default.
     pub const fn throttling() -> Self {
         Self { others: false }
     }
 
-    /// Also 408, 409, other 5xx and transport errors, as OpenAI's SDKs do: up to [`DEFAULT_MAX_OTHER_RETRIES`] times, and
-    /// within a budget. Such a call may have been processed and billed.
+    /// Also retries 408, 409, other 5xx and transport errors, as OpenAI's SDKs do.
+    ///
+    /// Each call gets up to [`DEFAULT_MAX_OTHER_RETRIES`] such retries, within a budget. Such a call may have been processed
+    /// and billed.
     pub const fn openai_sdk() -> Self {
         Self { others: true }
     }

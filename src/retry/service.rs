@@ -16,7 +16,7 @@ use crate::ready::take_ready;
 use crate::response::body::ResponseBody;
 use crate::retry::clone_body::{ByClone, CloneBody};
 
-/// The service of a [`RetryOn429Layer`](super::RetryOn429Layer).
+/// Retries and paces the calls of the inner service; see [`RetryOn429Layer`](super::RetryOn429Layer).
 #[derive(Debug, Clone)]
 pub struct RetryOn429<S, C = ByClone> {
     inner: S,
@@ -32,7 +32,7 @@ impl<S> RetryOn429<S> {
 }
 
 impl RetryOn429<()> {
-    /// The layer with the default settings; see [`RetryOn429Layer::new`](super::RetryOn429Layer::new).
+    /// Creates the layer with the default settings; see [`RetryOn429Layer::new`](super::RetryOn429Layer::new).
     pub fn layer() -> super::RetryOn429Layer {
         super::RetryOn429Layer::new()
     }
@@ -43,17 +43,17 @@ impl<S, C> RetryOn429<S, C> {
         Self { inner, clone_body, shared }
     }
 
-    /// The inner service.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The inner service.
+    /// Returns the inner service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The inner service, without retries.
+    /// Returns the inner service, without retries.
     pub fn into_inner(self) -> S {
         self.inner
     }

@@ -1,7 +1,7 @@
-//! Telling a controller what has happened, its account's other controllers where it concerns them, and whoever listens.
+//! Updates of the controllers of a key and its account, and the delivery of their events.
 //!
-//! All that changes a key goes through here, so that each event is delivered when it happens. First all keys are changed,
-//! then listeners are called: one that panics leaves no key behind.
+//! Every change of a key goes through here, so each event is delivered when it happens. All keys are updated first, then the
+//! callback runs. A callback that panics leaves no key in a wrong state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -35,17 +35,17 @@ impl<C> Call<C> {
         });
     }
 
-    /// Tells the call's controller.
+    /// Updates the call's controller.
     pub(super) fn update_quota<T>(&self, event: impl FnOnce(&mut Controller, Instant) -> T) -> T {
         self.shared.update_quota((self.key, self.account), &self.controller, event)
     }
 
-    /// Reports what has happened to the call's key while it waited.
+    /// Delivers the events of the call's key that happened while the call waited.
     pub(super) fn deliver_events(&self) {
         self.update_quota(|_, _| ());
     }
 
-    /// Tells it what settles the permit's books; a listener may panic, so the permit is let go first.
+    /// Applies an event that also releases the permit. The callback may panic, so the permit is disarmed first.
     pub(super) fn settle<T>(&self, permit: Permit, event: impl FnOnce(&mut Controller, Instant) -> T) -> T {
         permit.settled();
         self.update_quota(event)
@@ -53,7 +53,7 @@ impl<C> Call<C> {
 }
 
 impl Shared {
-    /// Tells the controller of a key and its account, then whoever listens.
+    /// Updates the controller of a key and those of its account, then delivers the events.
     pub(super) fn update_quota<T>(
         &self,
         (key, account): (QuotaKey, QuotaKey),
@@ -72,7 +72,7 @@ impl Shared {
         told
     }
 
-    /// Tells a controller of an error that may close it: `event` says for how long all keys of its account are to be closed.
+    /// Applies an error that may close the key. `event` returns for how long all keys of its account are closed, too.
     pub(super) fn close_quota(
         &self,
         (key, account): (QuotaKey, QuotaKey),
@@ -97,7 +97,7 @@ impl Shared {
         self.report(&events);
     }
 
-    /// Reports all events. If the listener panics, so does this call, afterwards: its controllers have been told by then.
+    /// Delivers all events. If the callback panics, this call panics after the last event.
     pub(super) fn report(&self, events: &[(QuotaKey, QuotaEvent)]) {
         let mut panicked = None;
         for (key, event) in events {
@@ -123,11 +123,11 @@ fn update_one<T>(
     controller.update(|controller, now| (event(controller, now), controller.drain_events()))
 }
 
-/// Tells other controllers of the account; what they have to report.
+/// Updates other controllers of the account. Returns their events.
 fn update_all(others: Vec<Member>, event: impl Fn(&mut Controller, Instant)) -> Vec<(QuotaKey, QuotaEvent)> {
     let mut events = Vec::new();
     for (key, controller) in others {
-        // One that was forgotten meanwhile has nobody who waits.
+        // A key that was forgotten meanwhile has no waiting calls.
         if let Some(controller) = controller.upgrade()
             && let ((), Some(own)) = update_one(&controller, &event)
         {
