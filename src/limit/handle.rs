@@ -7,7 +7,7 @@ use super::config::Shared;
 use super::policy::FixedLimit;
 use crate::wait_queue::WaitQueue;
 
-/// Resizes and observes a [`ConcurrencyLimitLayer`] at run time.
+/// Resizes and observes a [`ConcurrencyLimitLayer`](super::ConcurrencyLimitLayer) at run time.
 ///
 /// ```
 /// use tower_429::ConcurrencyLimitLayer;

@@ -1,4 +1,4 @@
-//! The rule of a plain limit: so many at once, whatever the time.
+//! The admission policy of a plain limit: a fixed number of calls at once.
 
 use tokio::time::Instant;
 

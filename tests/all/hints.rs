@@ -17,7 +17,7 @@ async fn wait_after(reply: Reply) -> Duration {
     server.seen()[1].at
 }
 
-/// Without a hint: the first wait of a key whose rate is to blame is 0.25 to 0.5 s.
+/// Without a hint: the first wait of a key whose rate is the cause is 0.25 to 0.5 s.
 #[track_caller]
 fn assert_unhinted(took: Duration, what: &str) {
     assert!(took >= ms(250) && took <= ms(501), "{what}: {took:?} is not the first wait without a hint");
@@ -57,7 +57,7 @@ async fn a_hint_in_a_header_is_waited_for_and_a_malformed_one_is_none() {
         (&[("retry-after", "Thu, 01 Jan 2099 00:00:05 GMT"), ("date", "Thu, 01 Jan 2099 00:00:00 GMT")], Some(5_000)),
         (&[("retry-after", "Sat, 01 Jan 2000 00:00:05 GMT"), ("date", "Sat, 01 Jan 2000 00:00:00 GMT")], Some(5_000)),
     ] {
-        // The message names the axis, so that without any hint the rate is to blame.
+        // The message names the axis, so that without any hint the rate is the cause.
         let reply = Reply::status(
             429,
             r#"{"error":{"message":"Rate limit reached for m on requests per min (RPM).","code":"rate_limit_exceeded"}}"#,

@@ -1,4 +1,4 @@
-//! What the tests of the limit, the room and their neighbours share: services that the test answers, and scripted bodies.
+//! What the tests of the limit, the wait queue and their neighbours share: services that the test answers, and scripted bodies.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -87,7 +87,7 @@ fn calls(headers: Headers, counted: &HashMap<String, f64>, bars: &mut Bars) {
 }
 
 /// The controller has no door of its own in the public interface. What pacing adds to a call is one decision of the levels, the
-/// window and the ceiling; what is left of a visit is a lock and a clock.
+/// window and the learned rate; what is left of a visit is a lock and a clock.
 fn controller(counted: &HashMap<String, f64>, bars: &mut Bars) {
     let layer = RetryOn429Layer::new;
     let shown = || Server::new(1).with_rate_headers();

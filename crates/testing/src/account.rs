@@ -13,7 +13,7 @@ use crate::knobs::{Charge, Payment};
 use crate::seen::Seen;
 use crate::time::{later, seconds};
 use crate::timing::exponential;
-use crate::verdict::{Reason, Shortage, Slot};
+use crate::verdict::{Permit, Reason, Shortage};
 
 /// The delay in a 429 by the concurrency limit: 1 s. The server does not know when a call will end.
 pub const CONCURRENCY_HINT: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ pub(crate) struct Account {
     pub(crate) tokens: Option<Bucket>,
     pub(crate) hidden: Option<Bucket>,
     /// The calls in flight, and the tokens that each gives back at its end.
-    running: BTreeMap<Slot, f64>,
+    running: BTreeMap<Permit, f64>,
     others: Option<Others>,
     pub(crate) accepted_on_quota: usize,
     pub(crate) seen: Seen,
@@ -82,8 +82,8 @@ impl Account {
         Some((reason, wait))
     }
 
-    /// Charges an accepted call, and counts it as in flight until the time in `slot`.
-    pub(crate) fn accept(&mut self, config: &Config, facts: &Facts, slot: Slot) {
+    /// Charges an accepted call, and counts it as in flight until the time in `permit`.
+    pub(crate) fn accept(&mut self, config: &Config, facts: &Facts, permit: Permit) {
         for bucket in [&mut self.requests, &mut self.hidden].into_iter().flatten() {
             bucket.take(1.0);
         }
@@ -93,7 +93,7 @@ impl Account {
             Payment::Refund => (facts.max_tokens - facts.output).max(0.0),
             Payment::Post => -facts.output,
         };
-        self.running.insert(slot, given);
+        self.running.insert(permit, given);
         self.accepted_on_quota += 1;
         self.seen.note_accepted(self.running.len());
     }
@@ -129,9 +129,9 @@ impl Account {
     }
 
     /// Ends a call that its client has dropped. Does nothing if its service has ended.
-    pub(crate) fn release(&mut self, slot: Slot, now: Instant) {
+    pub(crate) fn release(&mut self, permit: Permit, now: Instant) {
         self.advance(now);
-        if let Some(given) = self.running.remove(&slot) {
+        if let Some(given) = self.running.remove(&permit) {
             self.settle(given, now);
         }
     }
@@ -172,9 +172,9 @@ impl Account {
             return;
         };
         let price = others.rule.tokens;
-        let room = self.requests.as_ref().is_none_or(|requests| requests.has(1.0))
+        let has_room = self.requests.as_ref().is_none_or(|requests| requests.has(1.0))
             && self.tokens.as_ref().is_none_or(|tokens| tokens.has(price));
-        if room {
+        if has_room {
             self.requests.iter_mut().for_each(|requests| requests.take(1.0));
             self.tokens.iter_mut().for_each(|tokens| tokens.take(price));
         }

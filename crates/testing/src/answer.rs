@@ -81,10 +81,10 @@ pub(crate) fn stream(
     facts: &Facts,
     verdict: &Verdict,
     end: Instant,
-    slot: TakenSlot,
+    permit: TakenSlot,
 ) -> Response<ProviderBody> {
     let headers = headers(config, verdict, config.rate_headers != RateHeaders::None);
-    let body = ProviderBody::events(events(config, facts, verdict, end), slot);
+    let body = ProviderBody::events(events(config, facts, verdict, end), permit);
     response(StatusCode::OK, headers, "text/event-stream", body)
 }
 

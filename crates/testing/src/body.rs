@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::facts::Key;
 use crate::state::Shared;
 use crate::time::Timer;
-use crate::verdict::Slot;
+use crate::verdict::Permit;
 
 /// The response body of a [`Provider`](crate::Provider).
 ///
@@ -22,20 +22,20 @@ use crate::verdict::Slot;
 pub struct ProviderBody {
     pieces: VecDeque<(Option<Instant>, Bytes)>,
     timer: Timer,
-    slot: Option<TakenSlot>,
+    permit: Option<TakenSlot>,
 }
 
 impl ProviderBody {
     /// Creates a body in one piece.
     pub(crate) fn full(text: String) -> Self {
         let pieces = VecDeque::from([(None, Bytes::from(text))]);
-        Self { pieces, timer: Timer::default(), slot: None }
+        Self { pieces, timer: Timer::default(), permit: None }
     }
 
     /// Creates a body whose pieces arrive at their times. The call leaves at the latest after the last one.
-    pub(crate) fn events(events: Vec<(Instant, Bytes)>, slot: TakenSlot) -> Self {
+    pub(crate) fn events(events: Vec<(Instant, Bytes)>, permit: TakenSlot) -> Self {
         let pieces = events.into_iter().map(|(at, piece)| (Some(at), piece)).collect();
-        Self { pieces, timer: Timer::default(), slot: Some(slot) }
+        Self { pieces, timer: Timer::default(), permit: Some(permit) }
     }
 }
 
@@ -50,7 +50,7 @@ impl Body for ProviderBody {
         }
         let piece = self.pieces.pop_front();
         if self.pieces.is_empty() {
-            self.slot = None;
+            self.permit = None;
         }
         Poll::Ready(piece.map(|(_, piece)| Ok(Frame::data(piece))))
     }
@@ -73,11 +73,11 @@ impl Body for ProviderBody {
 pub(crate) struct TakenSlot {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key: Key,
-    pub(crate) slot: Slot,
+    pub(crate) permit: Permit,
 }
 
 impl Drop for TakenSlot {
     fn drop(&mut self) {
-        self.shared.lock().release(&self.key, self.slot, Instant::now());
+        self.shared.lock().release(&self.key, self.permit, Instant::now());
     }
 }

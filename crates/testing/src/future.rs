@@ -144,16 +144,16 @@ fn depart(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Stage {
 fn arrive(shared: &Arc<Shared>, facts: &Facts) -> Stage {
     let verdict = shared.lock().arrive(facts, Instant::now());
     let at = verdict.head_at;
-    let (response, slot) = match verdict.outcome {
-        Outcome::Refused { reason, wait } => (answer::throttle(&shared.config, facts, &verdict, &reason, wait), None),
+    let (response, permit) = match verdict.outcome {
+        Outcome::Throttled { reason, wait } => (answer::throttle(&shared.config, facts, &verdict, &reason, wait), None),
         Outcome::Accepted { ends, streamed_until } => {
-            let slot = (ends, verdict.number);
-            let slot = TakenSlot { shared: Arc::clone(shared), key: facts.key.clone(), slot };
+            let permit = (ends, verdict.number);
+            let permit = TakenSlot { shared: Arc::clone(shared), key: facts.key.clone(), permit };
             match streamed_until {
-                None => (answer::completion(&shared.config, facts, &verdict), Some(slot)),
-                Some(end) => (answer::stream(&shared.config, facts, &verdict, end, slot), None),
+                None => (answer::completion(&shared.config, facts, &verdict), Some(permit)),
+                Some(end) => (answer::stream(&shared.config, facts, &verdict, end, permit), None),
             }
         }
     };
-    Stage::Answering { response: Box::new(response), at, _slot: slot }
+    Stage::Answering { response: Box::new(response), at, _slot: permit }
 }

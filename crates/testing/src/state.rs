@@ -13,7 +13,7 @@ use crate::knobs::Answer;
 use crate::seen::Seen;
 use crate::time::{later, seconds};
 use crate::timing::between;
-use crate::verdict::{Outcome, Rate, Slot, Verdict};
+use crate::verdict::{Outcome, Permit, Rate, Verdict};
 
 /// State shared by a provider, its clones, futures and bodies.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl State {
                 self.total.note_throttled(&reason);
                 let lag = between(&config.latency.throttle, &mut self.latencies);
                 let wait = seconds(wait);
-                (later(now, lag), Outcome::Refused { reason, wait })
+                (later(now, lag), Outcome::Throttled { reason, wait })
             }
             None => {
                 let service = facts.service.unwrap_or_else(|| config.service.draw(&mut self.services));
@@ -100,9 +100,9 @@ impl State {
     }
 
     /// Ends a call that its client has dropped. Does nothing if its service has ended.
-    pub(crate) fn release(&mut self, key: &Key, slot: Slot, now: Instant) {
+    pub(crate) fn release(&mut self, key: &Key, permit: Permit, now: Instant) {
         if let Some(account) = self.accounts.get_mut(key) {
-            account.release(slot, now);
+            account.release(permit, now);
         }
     }
 

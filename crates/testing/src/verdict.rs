@@ -26,7 +26,7 @@ pub(crate) enum Outcome {
         /// When the client gets the end of a streamed response.
         streamed_until: Option<Instant>,
     },
-    Refused {
+    Throttled {
         reason: Reason,
         wait: Duration,
     },
@@ -74,4 +74,4 @@ impl Rate {
 }
 
 /// A call in flight: the end of its service, and its number.
-pub(crate) type Slot = (Instant, u64);
+pub(crate) type Permit = (Instant, u64);

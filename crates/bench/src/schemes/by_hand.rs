@@ -76,7 +76,7 @@ struct Aimd {
 }
 
 impl Aimd {
-    fn pump(&mut self) {
+    fn wake_eligible(&mut self) {
         while self.in_use < self.limit as usize
             && let Some(next) = self.queue.pop_front()
         {
@@ -91,7 +91,7 @@ impl Aimd {
             (self.limit, self.lowered) = ((self.limit * 0.9).max(1.0), Instant::now());
         }
         self.in_use -= 1;
-        self.pump();
+        self.wake_eligible();
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn aimd(wire: Wire, setting: Setting) -> Client {
                 {
                     let mut state = state.borrow_mut();
                     state.queue.push_back(turn);
-                    state.pump();
+                    state.wake_eligible();
                 }
                 let _ = mine.await;
                 let sent = Instant::now();
