@@ -263,7 +263,6 @@ impl Controller {
     }
 
     pub(super) fn learn(&mut self, t: f64) {
-        self.learned_rate_now(t);
         self.estimate_changed = true;
         if !self.learned_rate.learn(t) {
             self.cooldown.set_one_at_a_time(true);

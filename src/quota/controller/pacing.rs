@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Controller, NOTHING};
-use crate::classify::{Dimension, Unit};
+use crate::classify::Unit;
 use crate::event::QuotaEvent;
 use crate::quota::controller::call_info::CallInfo;
 use crate::time::{LONGEST, add, in_secs, secs};
@@ -26,7 +26,7 @@ impl Controller {
     ///
     /// A call waits until each bucket that it takes from holds what it needs, and stays a gap behind the call before. The
     /// largest wait and the largest gap count.
-    pub(super) fn pace(&mut self, now: Instant, call_info: &CallInfo, ahead: usize) -> Pace {
+    pub(super) fn pace(&self, now: Instant, call_info: &CallInfo, ahead: usize) -> Pace {
         let (mut wait, mut own, mut gap) = (0.0, 0.0, 0.0);
         if !self.buckets.is_empty() || self.learned_rate.is_known() {
             let (t, price) = (self.secs(now), self.price(call_info));
@@ -44,7 +44,7 @@ impl Controller {
                 );
                 gap = f64::max(gap, bucket.estimate.gap(level, price));
             }
-            if let Some(rate) = self.learned_rate_now(t) {
+            if let Some(rate) = self.learned_rate.rate(t) {
                 gap = f64::max(gap, 1.0 / rate);
             }
         }
@@ -69,18 +69,6 @@ impl Controller {
         }
         Decision::Reject { retry_after: own }
     }
-
-    /// The learned rate in force. Removes it if it has risen above all that the bucket of requests can explain: from there on
-    /// the server's figures are enough.
-    pub(super) fn learned_rate_now(&mut self, t: f64) -> Option<f64> {
-        let rate = self.learned_rate.rate(t)?;
-        let requests = self.buckets.iter().find(|bucket| bucket.dimension == Dimension::Requests);
-        if requests.is_some_and(|bucket| !bucket.estimate.doubted(t) && rate > bucket.estimate.fastest()) {
-            self.learned_rate.forget();
-            return None;
-        }
-        Some(rate)
-    }
 }
 
 #[cfg(test)]
@@ -88,6 +76,7 @@ mod tests {
     use fastrand::Rng;
 
     use super::*;
+    use crate::classify::Dimension;
     use crate::dialect::Dialect;
     use crate::quota::ControllerConfig;
     use crate::quota::controller::bucket::{BucketEstimate, Sent, Shown};
@@ -132,19 +121,6 @@ mod tests {
             let ms = [pace.at - now, pace.gap, pace.own].map(|time| time.as_secs_f64() * 1_000.0);
             let close = ms.iter().zip(expected).all(|(is, expected)| (is - expected as f64).abs() < 1.0);
             assert!(close, "{what}: {ms:?}");
-        }
-    }
-
-    #[test]
-    fn a_learned_rate_that_the_bucket_explains_is_removed() {
-        let now = Instant::now();
-        // A bucket of 60 a minute explains up to 14 calls a second: twice its refill, and all it holds within five seconds.
-        for (calls, kept) in [(13_u32, true), (60, false)] {
-            let mut controller = controller(now, 30.0);
-            (0..calls).for_each(|_| controller.learned_rate.sent(0.0));
-            controller.learned_rate.learn(0.0);
-            controller.learned_rate_now(0.0);
-            assert_eq!(controller.learned_rate.is_known(), kept, "{calls} calls a second");
         }
     }
 }

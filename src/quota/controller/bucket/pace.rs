@@ -74,9 +74,4 @@ impl BucketEstimate {
         let shared = if self.external_rate > 0.0 { 2.0 * self.external_rate / self.rate } else { 0.0 };
         f64::min(self.cap, cost + margin * (1.0 + shared))
     }
-
-    /// Twice the fastest rate that this bucket can explain. A learned rate above it is not worth keeping.
-    pub(in super::super) fn fastest(&self) -> f64 {
-        2.0 * self.rate + self.cap / self.spread()
-    }
 }
