@@ -182,7 +182,7 @@ impl Quotas {
         keys.others(account, key)
     }
 
-    /// State an account, if it was closed: the remembered keys that are to be told, but for the one that found out.
+    /// Opens an account, if it was closed. Returns its other remembered keys, which have to be updated.
     pub(crate) fn open_account(&self, account: QuotaKey, key: QuotaKey) -> Vec<Member> {
         let mut keys = self.keys();
         keys.accounts.open(account);
