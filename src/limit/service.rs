@@ -87,7 +87,7 @@ where
         let queue = self.shared.queue(config.per_key, &request, admitted);
         // The readied instance is the one called, unless the call has to wait: then it is given up.
         let mut ready = take_ready(&mut self.inner);
-        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.at());
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.instant());
         // One that comes through a controller was looked at there.
         let late = admitted.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now());
         if !late && let TryAdmit::Admitted(seq) = queue.try_admit(()) {

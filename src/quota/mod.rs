@@ -6,11 +6,13 @@
 //! * `registry`: the controllers by key, with a bound on their number
 //! * `account`: keys that share a plan or a balance
 //! * `config`: the settings of a controller
+//! * `state`: the state of a key, as users see it
 
 mod account;
 mod config;
 mod controller;
 mod registry;
+mod state;
 
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ pub use config::{DEFAULT_INITIAL_WINDOW, DEFAULT_MAX_WAIT, PacingConfig};
 pub(crate) use controller::{CallInfo, Controller, PendingEvents, Ticket};
 pub(crate) use registry::{Found, Member, Origin};
 pub use registry::{KeySnapshot, MAX_KEYS, Quotas};
+pub use state::{ClosedReason, KeyState};
 
 /// An admission, in the extensions of the request of each attempt.
 ///

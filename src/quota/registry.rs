@@ -7,6 +7,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::account::{Accounts, Inherited};
+use super::state::KeyState;
 use super::{Controller, ControllerConfig};
 use crate::dialect::Dialect;
 use crate::key_map::{KeyMap, Standing};
@@ -86,8 +87,8 @@ pub struct KeySnapshot {
     pub window: u32,
     /// The number of calls in the key's queue.
     pub queued: usize,
-    /// The time until the key's cooldown ends, if it is cooling down.
-    pub cooldown: Option<Duration>,
+    /// Whether the key is open, cooling down or closed.
+    pub state: KeyState,
 }
 
 impl Default for Keys {
@@ -106,8 +107,37 @@ impl Quotas {
             in_flight: controller.in_flight(),
             window: controller.window(),
             queued,
-            cooldown: controller.until().filter(|until| *until > now).map(|until| until - now),
+            state: controller.state(now),
         }))
+    }
+
+    /// Forgets all beliefs about a key: its cooldown, its closure, and what was learned of its limits.
+    ///
+    /// The next call of the key is handled as the first call of a new key, and calls that wait for a cooldown go on. Calls in
+    /// flight are not interrupted. If the key's account is closed, the key closes again: use
+    /// [`forget_account`](Self::forget_account), for example after topping up a balance.
+    ///
+    /// Returns whether the key was known.
+    pub fn forget(&self, key: QuotaKey) -> bool {
+        let removed = self.keys().remove(key);
+        let known = removed.is_some();
+        release(removed);
+        known
+    }
+
+    /// Forgets all beliefs about the account of a key, and about all its keys, as [`forget`](Self::forget) does for one.
+    ///
+    /// The account of a key is host and credential, without the model. Returns how many keys were known.
+    pub fn forget_account(&self, key: QuotaKey) -> usize {
+        let mut keys = self.keys();
+        let Some(account) = keys.controllers.peek(key).map(|known| known.account) else { return 0 };
+        keys.accounts.open(account);
+        let members: Vec<_> = keys.accounts.members(account).collect();
+        let removed: Vec<_> = members.into_iter().filter_map(|member| keys.remove(member)).collect();
+        drop(keys);
+        let known = removed.len();
+        release(removed);
+        known
     }
 
     /// Returns the number of keys that are remembered.
@@ -204,7 +234,20 @@ impl Quotas {
 /// A key of an account and its controller. Holding it does not count as a use of the key.
 pub(crate) type Member = (QuotaKey, Weak<WaitQueue<Controller>>);
 
+/// Lets the calls go that wait for forgotten keys. It runs without the registry's lock.
+fn release(removed: impl IntoIterator<Item = Known>) {
+    for known in removed {
+        known.controller.update(|controller, _| controller.forget());
+    }
+}
+
 impl Keys {
+    fn remove(&mut self, key: QuotaKey) -> Option<Known> {
+        let known = self.controllers.remove(key)?;
+        self.accounts.leave(known.account, key);
+        Some(known)
+    }
+
     fn others(&self, account: QuotaKey, key: QuotaKey) -> Vec<Member> {
         let others = self.accounts.members(account).filter(|other| *other != key);
         others.filter_map(|other| Some((other, Arc::downgrade(&self.controllers.peek(other)?.controller)))).collect()

@@ -29,7 +29,26 @@ impl Deadline {
         Self { at: now.checked_add(time).unwrap_or(now + crate::time::NEVER) }
     }
 
-    pub(crate) const fn at(self) -> Instant {
+    /// Sets the deadline to a moment.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use tower_429::Deadline;
+    ///
+    /// let deadline = Deadline::at(Instant::now() + Duration::from_secs(30));
+    /// assert!(deadline.remaining() > Duration::from_secs(29));
+    /// ```
+    #[expect(clippy::disallowed_types, reason = "the moment comes from a caller that has no tokio clock")]
+    pub fn at(at: std::time::Instant) -> Self {
+        Self { at: Instant::from_std(at) }
+    }
+
+    /// Returns the time that is left, zero if the deadline has passed.
+    pub fn remaining(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    pub(crate) const fn instant(self) -> Instant {
         self.at
     }
 }

@@ -36,7 +36,7 @@ impl Shared {
         let (key, cost, Found { controller, account, .. }) = self.identify(clone_body, parts, body);
         let extensions = &parts.extensions;
         let position = QueuePosition { class: extensions.get().copied().unwrap_or_default(), number: next_number() };
-        let deadline = extensions.get::<Deadline>().map(|deadline| deadline.at());
+        let deadline = extensions.get::<Deadline>().map(|deadline| deadline.instant());
         let call_info = CallInfo::new(position.number, cost);
         let retry_allowed = extensions.get::<NoRetry>().is_none();
         CallContext { controller, key, account, position, call_info, deadline, retry_allowed, nested: false }

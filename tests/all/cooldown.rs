@@ -108,7 +108,7 @@ async fn a_probe_does_not_go_before_a_hint_that_ends_later() {
         let client = client(&layer, &server);
         let first = send_all(&client, [with(NoRetry), with(NoRetry)]).await;
         assert_eq!(first[0].info.as_ref().unwrap().stopped, Some(StopReason::RetryDisabled));
-        let until = layer.quotas().snapshot(key()).unwrap().cooldown.unwrap();
+        let until = layer.quotas().snapshot(key()).unwrap().state.cooldown().unwrap();
         jittered += usize::from(until > secs(21));
         for _ in 0..300 {
             send(&client, request()).await;

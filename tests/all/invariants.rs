@@ -116,7 +116,7 @@ proptest! {
             assert_eq!((snapshot.in_flight, snapshot.queued), (0, 0));
             assert_eq!(server.open.load(Ordering::SeqCst), 0);
             // And the next call goes after the cooldown, at the slowest rate that is ever learned.
-            let answer = tokio::time::timeout(snapshot.cooldown.unwrap_or_default() + secs(30), send(&client, request()));
+            let answer = tokio::time::timeout(snapshot.state.cooldown().unwrap_or_default() + secs(30), send(&client, request()));
             assert_eq!(answer.await.expect("in time").status(), 200);
         });
     }

@@ -115,7 +115,7 @@ async fn no_more_than_ten_thousand_keys_are_remembered_and_first_to_go_are_those
     assert!(layer.quotas().len() <= MAX_KEYS);
     let quotas = layer.quotas();
     let snapshot = |what: &str| quotas.snapshot(QuotaKey::new(what));
-    assert!(snapshot("cooling").unwrap().cooldown.is_some());
+    assert!(snapshot("cooling").unwrap().state.cooldown().is_some());
     assert!(snapshot("closed").is_some());
     assert_eq!(snapshot("slow").unwrap().in_flight, 1);
     drop(held);

@@ -85,7 +85,7 @@ async fn four_hundred_429s_one_after_another_of_calls_in_flight_do_not_slow_thei
         })
         .collect();
     sleep_until(began + secs(2) * u32::try_from(REFUSED).unwrap() + ms(1)).await;
-    let cooldown = layer.quotas().snapshot(key()).unwrap().cooldown.expect("the last hint is not over");
+    let cooldown = layer.quotas().snapshot(key()).unwrap().state.cooldown().expect("the last hint is not over");
     assert!(cooldown <= secs(94), "89 s and at most 5 s more: {cooldown:?}");
     assert_eq!(server.seen().iter().filter(|seen| is_marked(seen)).count(), REFUSED, "none left before its hint ended");
 

@@ -20,6 +20,7 @@ mod fuzzed;
 mod hints;
 mod inside;
 mod invariants;
+mod key_state;
 mod keys;
 mod learning;
 mod lessons;

@@ -135,7 +135,7 @@ async fn a_call_that_queued_in_the_limit_while_a_cooldown_began_does_not_go_out_
     let start = Instant::now();
     let calls: Vec<_> = (0..3).map(|_| tokio::spawn(read(client.clone().oneshot(call())))).collect();
     tokio::time::sleep(ms(101)).await;
-    let cooldown = layer.quotas().snapshot(key()).unwrap().cooldown.unwrap();
+    let cooldown = layer.quotas().snapshot(key()).unwrap().state.cooldown().unwrap();
     assert!(cooldown >= ms(5_000 - 1), "{cooldown:?}");
     let opens = start.elapsed() + cooldown;
     // The two that queued below wait for the controller, without a permit.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Clearance;
 use crate::backoff::{Backoff, drawn, spread};
+use crate::quota::state::{ClosedReason, KeyState};
 use crate::time::add;
 use crate::wait_queue::Closed;
 
@@ -32,25 +33,6 @@ pub(super) enum State {
     Probe(Closed),
     /// The key is closed.
     Closed(Closed),
-}
-
-/// Why a key is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClosedReason {
-    /// The server asks for a longer wait than `max_wait`.
-    Wait,
-    /// The server throttles everything. The time between probes does not grow.
-    Failing,
-    /// A quota of this key is exhausted: that of a day, of a model.
-    Quota,
-    /// A quota of the account is exhausted: a plan, a budget, a balance.
-    Account,
-}
-
-impl ClosedReason {
-    pub(super) fn is_quota(self) -> bool {
-        matches!(self, Self::Quota | Self::Account)
-    }
 }
 
 /// How a key is closed.
@@ -118,6 +100,23 @@ impl Cooldown {
             _ => {}
         }
         self.until.filter(|until| *until > now).map_or(State::Now, State::At)
+    }
+
+    /// The state that users see.
+    pub(super) fn state(&self, now: Instant) -> KeyState {
+        match (&self.closure, self.until) {
+            (Some(closure), _) => KeyState::Closed {
+                reason: closure.why,
+                next_probe_in: self.probe_at(closure).saturating_duration_since(now),
+            },
+            (None, Some(until)) if until > now => KeyState::CoolingDown { ends_in: until - now },
+            (None, _) => KeyState::Open,
+        }
+    }
+
+    /// Ends the cooldown and opens the key. Calls in flight keep their permits.
+    pub(super) fn forget(&mut self) {
+        (self.until, self.closure, self.one_at_a_time) = (None, None, false);
     }
 
     /// Whether it is too early for any call, a probe included.

@@ -26,6 +26,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
+use super::state::ClosedReason;
 use super::{Clearance, ControllerConfig};
 use crate::classify::{Dimension, RateLimitSnapshot, Unit};
 use crate::dialect::Dialect;
@@ -38,7 +39,7 @@ use bucket::BucketEstimate;
 pub(crate) use call_info::CallInfo;
 use call_info::{Price, UNITS};
 use call_specific::CallSpecific;
-use cooldown::{ClosedReason, Cooldown, State};
+use cooldown::{Cooldown, State};
 use cost_correction::Correction;
 use learned_rate::LearnedRate;
 use on_headers::window_of;

@@ -9,7 +9,7 @@ use super::{Controller, QUOTA_PROBE};
 use crate::classify::{Kind, Verdict};
 use crate::event::QuotaEvent;
 use crate::quota::controller::attribution::{Cause, Class};
-use crate::quota::controller::cooldown::ClosedReason;
+use crate::quota::state::{ClosedReason, KeyState};
 use crate::response::error_reply::ErrorReply;
 
 impl Controller {
@@ -35,6 +35,17 @@ impl Controller {
             self.closed_by = None;
             self.push_event(QuotaEvent::Opened);
         }
+    }
+
+    /// The state that users see.
+    pub(crate) fn state(&self, now: Instant) -> KeyState {
+        self.cooldown.state(now)
+    }
+
+    /// Opens the key and ends its cooldown, because its state is forgotten: calls that wait for it may go.
+    pub(crate) fn forget(&mut self) {
+        self.cooldown.forget();
+        self.closed_by = None;
     }
 
     /// Whether the key is closed.

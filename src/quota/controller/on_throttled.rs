@@ -10,7 +10,7 @@ use crate::classify::{BucketSnapshot, Evidence, Kind, RateLimitSnapshot, Unit, V
 use crate::event::QuotaEvent;
 use crate::quota::controller::attribution::{Cause, Class};
 use crate::quota::controller::call_info::{CallInfo, unit_of};
-use crate::quota::controller::cooldown::ClosedReason;
+use crate::quota::state::ClosedReason;
 use crate::time::add;
 use crate::wait_queue::AdmissionPolicy;
 
@@ -294,7 +294,7 @@ impl Controller {
         let ends = busy && (hint.is_some() || self.window.lent.count() == 0);
         let before = self.cooldown.until();
         if hint.is_some_and(|hint| hint > max_wait) {
-            self.close(now, max_wait, ClosedReason::Wait, seq);
+            self.close(now, max_wait, ClosedReason::DelayTooLong, seq);
         } else if self.cooldown.is_closed() || new && k >= CLOSE_AFTER && self.failing.as_deref().is_some_and(lasting) {
             self.close(now, FAILING_PROBE, ClosedReason::Failing, seq);
         } else if class == Class::Concurrency && ends {
