@@ -33,15 +33,15 @@ pub enum QuotaEvent {
     /// Calls that need the bucket are rejected locally until a call succeeds, except for a probe now and then. The key stays
     /// open for calls that fit sooner.
     BucketEmpty {
-        /// The time that the first such call would have waited.
+        /// The time until the bucket holds enough for the first such call.
         retry_after: Duration,
     },
     /// Permits were lent, because their response bodies were not polled while other calls waited for a permit
     /// ([`lend_unread_after`](crate::RetryOn429Layer::lend_unread_after)).
     ///
-    /// The event is reported once, with the next admission or answer of the key, until all lent permits have ended.
+    /// The event is reported once until all lent permits have ended, with the next admission or answer of the key.
     PermitsLent {
-        /// The number of permits that were lent until then.
+        /// The number of permits that were lent so far.
         permits: u32,
     },
     /// A probe of the key, or of another key of its account, succeeded. The key is open again.

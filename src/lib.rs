@@ -45,6 +45,20 @@
 //! | answers without the server | [`LocalRejection`], [`RejectReason`] |
 //! | bodies that cannot be copied | [`buffer`] |
 //!
+//! # Terms
+//!
+//! | term | meaning |
+//! |---|---|
+//! | call, attempt | A call is one request of the caller. An attempt is one time that it is sent. |
+//! | key | The calls of one host, credential and model. They share a queue, a cooldown and all estimates ([`QuotaKey`]). |
+//! | account | The keys of one host and credential. They share a plan and a balance. |
+//! | permit | The right to be in flight, held from admission to the end of the response body. |
+//! | window | The number of calls of a key that may be in flight at once. |
+//! | cooldown | The time before which no call of a key is sent. |
+//! | closed key | Its calls fail fast, except for probes ([`quota::KeyState`]). |
+//! | probe | A call that is sent although the estimates speak against it, to test them. |
+//! | throttle, reject | A server throttles a call. The layers reject a call locally ([`LocalRejection`]). |
+//!
 //! # Feature flags
 //!
 //! No feature is on by default. `tracing` emits an event for each call that waits, is throttled or is rejected locally.

@@ -39,7 +39,7 @@ pub struct RetryInfo {
     pub retry_after: Option<Duration>,
 }
 
-/// Why a throttled call was returned instead of being sent again.
+/// Why a call was returned instead of being sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -61,9 +61,9 @@ pub enum StopReason {
     Deadline,
     /// The budget for retries after server and transport errors is spent.
     BudgetSpent,
-    /// The key is closed.
+    /// The server's answer has closed the key, so the call does not wait for a retry.
     Closed,
-    /// The call was rejected locally; see [`LocalRejection`](crate::LocalRejection).
+    /// The call was answered without the server, before or between attempts; see [`LocalRejection`](crate::LocalRejection).
     Local,
 }
 

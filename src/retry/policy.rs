@@ -87,8 +87,10 @@ pub(crate) enum Class {
     Other,
 }
 
-/// Judges by what was said bypass_queue, in the order of precedence: a permanent cause, the server's no, a hint that is too
-/// long, the server's yes, the verdict. `None`: not ours to handle.
+/// Classifies a verdict, without looking at what the call has used up.
+///
+/// In the order of precedence: a permanent cause, `x-should-retry: false`, a delay that is too long, throttling, and
+/// `x-should-retry: true` or a server error. `None`: the answer is passed on.
 pub(crate) fn class_of(
     allowed: &Allowed,
     verdict: &Verdict,
@@ -98,7 +100,7 @@ pub(crate) fn class_of(
     match (verdict.kind, should_retry) {
         (Kind::QuotaExhausted | Kind::TooLarge, _) => stop(StopReason::Permanent),
         (Kind::Pass, None | Some(false)) => None,
-        (Kind::ServerError, None) if !allowed.retry_on.others => None, // nobody retry_allowed for it to be retried
+        (Kind::ServerError, None) if !allowed.retry_on.others => None,
         (_, Some(false)) => stop(StopReason::ServerSaidNo),
         _ if verdict.stated().is_some_and(|hint| hint > allowed.max_wait) => stop(StopReason::HintTooLong),
         _ if verdict.is_throttling() => Some(Ok(Class::Throttled)),
@@ -106,7 +108,7 @@ pub(crate) fn class_of(
     }
 }
 
-/// Whether a call of a class may be sent again after sleeping for so long.
+/// Checks whether a call of a class may be sent again after sleeping for this long.
 pub(crate) fn may_sleep(allowed: &Allowed, spent: &Spent, class: Class, sleep: Duration) -> Result<(), StopReason> {
     let (used, most) = match class {
         Class::Throttled => (spent.throttled, allowed.max_retries),
