@@ -106,7 +106,7 @@ async fn cut_off(listener: TcpListener, answers: Vec<String>) {
 }
 
 #[tokio::test]
-async fn a_socket_that_closes_within_a_body_gives_the_clients_own_error_and_the_slot_back() {
+async fn a_socket_that_closes_within_a_body_gives_the_clients_own_error_and_the_permit_back() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let head = |status| format!("HTTP/1.1 {status}\r\ncontent-length: 1000\r\n\r\n");

@@ -91,7 +91,7 @@ fn clock() -> std::time::Instant {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_thousand_waiters_cost_little_memory_logarithmic_time_and_one_wake_up_a_slot() {
+async fn a_hundred_thousand_waiters_cost_little_memory_logarithmic_time_and_one_wake_up_a_permit() {
     let mut times = Vec::new();
     for n in [10_000, 100_000] {
         let mut crowd = Crowd::new(n);
@@ -123,7 +123,7 @@ async fn a_hundred_thousand_waiters_cost_little_memory_logarithmic_time_and_one_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_at_the_gate_costs_no_more() {
+async fn a_waiter_at_the_controller_costs_no_more() {
     // The controller's queue carries what a call asks for, too.
     let mut client = RetryOn429Layer::new().pacing(PacingConfig::new().initial_window(1)).layer(inner());
     let mut calls: Vec<Call> = (0..10_000)

@@ -62,6 +62,7 @@ pub trait CloneBody<B> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ByClone;
 
+#[diagnostic::do_not_recommend]
 impl<B: Clone> CloneBody<B> for ByClone {
     fn clone_body(&self, body: &B) -> Option<B> {
         Some(body.clone())

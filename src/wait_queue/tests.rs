@@ -83,7 +83,7 @@ fn fire(timers: Vec<Waker>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bell_that_rings_while_somebody_looks_is_answered_by_who_looked() {
+async fn a_timer_that_rings_while_somebody_looks_is_answered_by_who_looked() {
     let queue = closed_for(Duration::from_secs(1));
     let (_waiting, wakes) = waiter(&queue, 1);
     // The timer's thread finds the lock taken and may not wait for it.
@@ -95,7 +95,7 @@ async fn a_bell_that_rings_while_somebody_looks_is_answered_by_who_looked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bell_that_rings_while_a_call_is_at_the_door_is_answered() {
+async fn a_timer_that_rings_while_a_call_is_at_the_door_is_answered() {
     let queue = closed_for(Duration::from_secs(1));
     let (_waiting, wakes) = waiter(&queue, 1);
     let timers = timers(&queue);

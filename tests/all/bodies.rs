@@ -193,7 +193,7 @@ async fn the_frames_of_a_success_are_handed_on_as_they_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_in_the_body_of_a_success_is_the_callers_own_and_frees_the_slot() {
+async fn an_error_in_the_body_of_a_success_is_the_callers_own_and_frees_the_permit() {
     let server = Server::new(|_, _| Reply::body(200, Steps::new([data("a"), Step::Fail("reset"), data("never")])));
     let layer = layer();
     let answer = send(&client(&layer, &server), request()).await;

@@ -214,7 +214,7 @@ async fn a_probe_whose_body_is_dropped_unread_leaves_the_next_call_to_probe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_panics_in_a_body_loses_no_slot_and_spares_no_key_of_the_account() {
+async fn a_listener_that_panics_in_a_body_loses_no_permit_and_spares_no_key_of_the_account() {
     for body in [&[QUOTA_EVENT] as &[_], &[DELTA, QUOTA_EVENT, DELTA]] {
         let server = Server::new(move |n, _| if n == 0 { Reply::ok() } else { frames(SSE, body) });
         let layer = layer().on_event(|_, _| panic!("a bug of the listener's"));

@@ -34,7 +34,7 @@ async fn a_timeout_above_takes_a_call_out_of_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_below_ends_an_attempt_and_gives_its_slot_back() {
+async fn a_timeout_below_ends_an_attempt_and_gives_its_permit_back() {
     let limit = ConcurrencyLimitLayer::new(1);
     let client = ServiceBuilder::new()
         .layer(RetryOn429Layer::new())
@@ -154,7 +154,7 @@ async fn axum_keeps_infallible_and_a_full_queue_is_answered_locally() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_streaming_handler_in_axum_holds_its_slot_to_the_end_of_the_stream() {
+async fn a_streaming_handler_in_axum_holds_its_permit_to_the_end_of_the_stream() {
     let handler = async || {
         let chunks = futures_util::stream::iter(["a", "b", "c"]).then(async |chunk| {
             tokio::time::sleep(ms(100)).await;

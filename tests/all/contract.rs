@@ -171,7 +171,7 @@ async fn readiness_is_polled_again_before_each_attempt_and_its_error_ends_the_ca
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_in_any_state_frees_its_slot_its_place_and_its_timer() {
+async fn a_call_that_is_dropped_in_any_state_frees_its_permit_its_place_and_its_timer() {
     let stalled = || Reply::body(429, Steps::new([Step::Stall]));
     type Script = fn(usize) -> Reply;
     let states: [(&str, Script, usize); 7] = [

@@ -140,7 +140,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_wake_up_is_one_slot_and_a_cooldown_wakes_no_herd() {
+async fn one_wake_up_is_one_permit_and_a_cooldown_wakes_no_herd() {
     // 400 wait; every tenth is throttled with a hint at first, so that there are cooldowns, too.
     let server = Server::new(|n, _| {
         if n % 10 == 9 { Reply::bare().header("retry-after-ms", "200") } else { Reply::ok() }.after(ms(50))

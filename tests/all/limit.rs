@@ -140,7 +140,7 @@ async fn a_call_whose_deadline_has_passed_is_answered_at_once_whether_or_not_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_comes_for_its_slot_after_its_deadline_is_not_sent() {
+async fn a_call_that_comes_for_its_permit_after_its_deadline_is_not_sent() {
     let layer = ConcurrencyLimitLayer::new(1);
     let desk = Desk::default();
     let mut service = layer.layer(desk.clone());

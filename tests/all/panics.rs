@@ -38,7 +38,7 @@ fn poll<F: Future>(call: &mut Pin<Box<F>>, waker: &Waker) -> Poll<F::Output> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waker_that_panics_neither_reaches_who_gives_its_slot_back_nor_stops_who_waits_behind() {
+async fn a_waker_that_panics_neither_reaches_who_gives_its_permit_back_nor_stops_who_waits_behind() {
     let layer = ConcurrencyLimitLayer::new(1);
     let desk = Desk::default();
     let mut service = layer.layer(desk.clone());
@@ -184,7 +184,7 @@ impl Service<Req> for Fragile {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_whose_clone_panics_costs_its_call_and_neither_a_slot_nor_a_place() {
+async fn a_service_whose_clone_panics_costs_its_call_and_neither_a_permit_nor_a_place() {
     // At the first or at the second clone: at the door, and when a call is put into the queue.
     for at in [1, 2] {
         let (retry, limit) = (layer().pacing(PacingConfig::new().initial_window(2)), ConcurrencyLimitLayer::new(1));
@@ -211,7 +211,7 @@ async fn a_service_whose_clone_panics_costs_its_call_and_neither_a_slot_nor_a_pl
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_whose_clone_panics_costs_its_call_and_neither_a_slot_nor_a_place() {
+async fn a_body_whose_clone_panics_costs_its_call_and_neither_a_permit_nor_a_place() {
     let copy = |body: &Full<Bytes>| {
         assert!(!format!("{body:?}").contains("fragile"), "a bug of the body's");
         Some(body.clone())

@@ -34,7 +34,7 @@ async fn frame(body: &mut ResponseBody<Scripted>) -> Option<Result<http_body::Fr
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_at_the_end_of_the_stream() {
+async fn a_permit_comes_back_at_the_end_of_the_stream() {
     let (mut body, handle) = answered(Scripted::new([Step::Data("a"), Step::Pending, Step::Data("b")])).await;
     for _ in 0..2 {
         assert!(frame(&mut body).await.unwrap().is_ok());
@@ -47,7 +47,7 @@ async fn a_slot_comes_back_at_the_end_of_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_with_the_last_byte_of_an_exact_length_without_another_poll() {
+async fn a_permit_comes_back_with_the_last_byte_of_an_exact_length_without_another_poll() {
     let mut script = Scripted::new([Step::Data("a"), Step::Data("b")]).exact();
     script.no_last_poll = true;
     let (mut body, handle) = answered(script).await;
@@ -59,14 +59,14 @@ async fn a_slot_comes_back_with_the_last_byte_of_an_exact_length_without_another
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_at_the_head_when_there_is_no_body() {
+async fn a_permit_comes_back_at_the_head_when_there_is_no_body() {
     let (body, handle) = answered(Scripted::default().exact()).await;
     assert_eq!(handle.in_use(), 0, "HEAD, 204, or an empty body");
     assert!(body.is_end_stream());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_with_the_trailers() {
+async fn a_permit_comes_back_with_the_trailers() {
     let (mut body, handle) = answered(Scripted::new([Step::Data("a"), Step::Trailers])).await;
     assert!(frame(&mut body).await.unwrap().is_ok());
     assert_eq!(handle.in_use(), 1);
@@ -76,7 +76,7 @@ async fn a_slot_comes_back_with_the_trailers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_when_the_body_fails() {
+async fn a_permit_comes_back_when_the_body_fails() {
     let (mut body, handle) = answered(Scripted::new([Step::Data("a"), Step::Error, Step::Data("b")])).await;
     assert!(frame(&mut body).await.unwrap().is_ok());
     assert_eq!(frame(&mut body).await.unwrap().unwrap_err(), Boom);
@@ -84,7 +84,7 @@ async fn a_slot_comes_back_when_the_body_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_when_the_body_is_dropped_early() {
+async fn a_permit_comes_back_when_the_body_is_dropped_early() {
     let (mut body, handle) = answered(Scripted::new([Step::Data("a"), Step::Data("b")])).await;
     assert!(frame(&mut body).await.unwrap().is_ok());
     assert_eq!(handle.in_use(), 1);
@@ -93,7 +93,7 @@ async fn a_slot_comes_back_when_the_body_is_dropped_early() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_is_dropped_before_its_slot_comes_back() {
+async fn a_body_is_dropped_before_its_permit_comes_back() {
     let (mut service, desk, handle) = limited(1);
     let (mut first, mut second) = (spawn(service.call(request())), spawn(service.call(request())));
     assert_pending!(first.poll());
@@ -120,7 +120,7 @@ async fn a_body_is_dropped_before_its_slot_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_nobody_reads_keeps_its_slot_if_slots_are_never_lent() {
+async fn a_body_that_nobody_reads_keeps_its_permit_if_permits_are_never_lent() {
     let layer = ConcurrencyLimitLayer::new(1).lend_unread_after(None);
     let (desk, handle) = (Desk::default(), layer.handle());
     let mut service = layer.layer(desk.clone());
@@ -140,7 +140,7 @@ async fn a_body_that_nobody_reads_keeps_its_slot_if_slots_are_never_lent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_when_the_inner_service_fails() {
+async fn a_permit_comes_back_when_the_inner_service_fails() {
     let (mut service, desk, handle) = limited(1);
     let mut call = spawn(service.call(request()));
     assert_pending!(call.poll());
@@ -150,7 +150,7 @@ async fn a_slot_comes_back_when_the_inner_service_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_when_a_call_is_dropped_while_it_runs() {
+async fn a_permit_comes_back_when_a_call_is_dropped_while_it_runs() {
     let (mut service, desk, handle) = limited(1);
     let mut call = spawn(service.call(request()));
     assert_pending!(call.poll());
@@ -160,7 +160,7 @@ async fn a_slot_comes_back_when_a_call_is_dropped_while_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_when_a_call_is_dropped_that_was_never_polled() {
+async fn a_permit_comes_back_when_a_call_is_dropped_that_was_never_polled() {
     let (mut service, _, handle) = limited(1);
     let call = service.call(request());
     assert_eq!(handle.in_use(), 1, "admitted at the door");
@@ -228,14 +228,14 @@ fn readying() -> (tokio_test::task::Spawn<Running>, Door<Desk>, LimitHandle) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_when_a_call_is_dropped_while_the_inner_service_gets_ready() {
+async fn a_permit_comes_back_when_a_call_is_dropped_while_the_inner_service_gets_ready() {
     let (call, _, handle) = readying();
     drop(call);
     assert_eq!(handle.in_use(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_when_the_inner_service_cannot_get_ready() {
+async fn a_permit_comes_back_when_the_inner_service_cannot_get_ready() {
     let (mut call, door, handle) = readying();
     door.says(Says::Broken);
     assert!(call.is_woken());
@@ -254,7 +254,7 @@ async fn a_call_goes_on_however_long_the_inner_service_takes_to_get_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_comes_back_at_the_head_if_that_is_wanted() {
+async fn a_permit_comes_back_at_the_head_if_that_is_wanted() {
     let layer = ConcurrencyLimitLayer::new(1).release_at(ReleaseAt::Headers);
     let (desk, handle) = (Desk::default(), layer.handle());
     let mut service = layer.layer(desk.clone());
@@ -282,7 +282,7 @@ impl Future for Probe {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_calls_own_future_is_gone_before_its_slot_comes_back() {
+async fn a_calls_own_future_is_gone_before_its_permit_comes_back() {
     for (succeeds, release_at) in [(true, ReleaseAt::Headers), (false, ReleaseAt::BodyEnd), (false, ReleaseAt::Headers)]
     {
         let alive = Arc::new(());

@@ -84,7 +84,7 @@ fn in_flight(quotas: &Quotas) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_whose_service_fails_to_get_ready_gives_its_slot_back_with_its_error() {
+async fn a_call_whose_service_fails_to_get_ready_gives_its_permit_back_with_its_error() {
     let layer = layer().pacing(PacingConfig::new().initial_window(1));
     let moody = Moody::new(&layer, Server::saying([Reply::ok().after(ms(100))]));
     let mut service = layer.layer(moody.clone());
@@ -144,7 +144,7 @@ async fn a_body_that_is_printed_shows_nothing_of_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_panics_costs_its_call_one_slot_and_nobody_else_theirs() {
+async fn a_listener_that_panics_costs_its_call_one_permit_and_nobody_else_theirs() {
     let throttled = [(NO_QUOTA, "1"), (BARE, "7200")];
     for (body, retry_after) in throttled {
         let layer = layer().on_event(|_, _| panic!("a bug of the listener's"));

@@ -49,7 +49,7 @@ fn a_static_layer_serves_runtimes_of_both_kinds_one_after_another() {
 }
 
 #[test]
-fn a_runtime_that_is_dropped_while_calls_wait_takes_neither_slots_nor_places_along() {
+fn a_runtime_that_is_dropped_while_calls_wait_takes_neither_permits_nor_places_along() {
     static LAYER: LazyLock<ConcurrencyLimitLayer> = LazyLock::new(|| ConcurrencyLimitLayer::new(1));
     watched(|| {
         for round in 0..4 {
@@ -110,7 +110,7 @@ fn a_runtime_that_dies_leaves_the_waiters_of_another_one_alive() {
 }
 
 #[test]
-fn a_slot_that_is_dropped_on_a_thread_without_a_runtime_wakes_who_waits() {
+fn a_permit_that_is_dropped_on_a_thread_without_a_runtime_wakes_who_waits() {
     watched(|| {
         let layer = ConcurrencyLimitLayer::new(1);
         let desk = Desk::default();

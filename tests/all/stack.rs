@@ -154,7 +154,7 @@ async fn a_call_that_queued_in_the_limit_while_a_cooldown_began_does_not_go_out_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_whose_service_gets_ready_late_looks_at_the_gate_again_and_gives_its_instance_up() {
+async fn a_call_whose_service_gets_ready_late_looks_at_the_controller_again_and_gives_its_instance_up() {
     let (layer, limit, desk) = (retry(), ConcurrencyLimitLayer::new(2), Desk::default());
     let door = Door::new(desk.clone());
     let mut client = layer.layer(limit.layer(door.clone()));
@@ -198,7 +198,7 @@ async fn a_call_whose_service_gets_ready_late_looks_at_the_gate_again_and_gives_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_at_the_gate_whose_service_gets_ready_after_a_cooldown_began_gives_its_instance_up() {
+async fn a_call_at_the_controller_whose_service_gets_ready_after_a_cooldown_began_gives_its_instance_up() {
     let (layer, desk) = (retry().pacing(PacingConfig::new().initial_window(2)), Desk::default());
     let door = Door::new(desk.clone());
     let mut client = layer.layer(door.clone());
@@ -289,7 +289,7 @@ async fn a_local_429_of_the_limit_goes_up_at_once_and_teaches_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_limit_above_the_retry_works_and_costs_a_slot_while_a_call_sleeps() {
+async fn the_limit_above_the_retry_works_and_costs_a_permit_while_a_call_sleeps() {
     let provider = || {
         let requests = Limit::per_minute(60).capacity(1);
         Provider::builder().requests(requests).hints(Hints::Headers).service_time(ServiceTime::Fixed(ms(10))).build()
@@ -350,7 +350,7 @@ async fn a_call_that_is_dropped_anywhere_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_slots_of_both_layers_come_back_with_the_body() {
+async fn the_permits_of_both_layers_come_back_with_the_body() {
     let (mut client, desk, limit, quotas) = desk_stack(1);
     let mut call = spawn(client.call(call()));
     assert!(call.poll().is_pending());

@@ -115,7 +115,7 @@ async fn a_waiter_that_does_not_come_loses_its_turn_after_20_ms_but_not_its_plac
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_waiter_takes_a_free_slot_whenever_it_is_polled_again() {
+async fn a_silent_waiter_takes_a_free_permit_whenever_it_is_polled_again() {
     let layer = ConcurrencyLimitLayer::new(1);
     let inner = slow(ms(100));
     let service = layer.layer(inner.clone());
@@ -131,7 +131,7 @@ async fn a_silent_waiter_takes_a_free_slot_whenever_it_is_polled_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_waiter_that_comes_to_a_taken_slot_has_its_old_place_again() {
+async fn a_silent_waiter_that_comes_to_a_taken_permit_has_its_old_place_again() {
     let layer = ConcurrencyLimitLayer::new(1);
     let desk = Desk::default();
     let mut service = layer.layer(desk.clone());

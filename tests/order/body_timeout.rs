@@ -34,7 +34,7 @@ async fn a_timeout_does_not_end_a_body_that_is_stuck() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_timeout_below_frees_the_slot_when_it_fires() {
+async fn a_body_timeout_below_frees_the_permit_when_it_fires() {
     let limit = ConcurrencyLimitLayer::new(1);
     let handle = limit.handle();
     let retry = RetryOn429Layer::new();
@@ -47,7 +47,7 @@ async fn a_body_timeout_below_frees_the_slot_when_it_fires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_timeout_above_frees_the_slot_when_the_body_is_dropped() {
+async fn a_body_timeout_above_frees_the_permit_when_the_body_is_dropped() {
     let limit = ConcurrencyLimitLayer::new(1);
     let handle = limit.handle();
     let retry = RetryOn429Layer::new();

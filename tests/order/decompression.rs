@@ -42,7 +42,7 @@ async fn above_the_same_error_is_sent_again_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_either_side_of_the_limit_the_end_of_the_body_frees_the_slot() {
+async fn on_either_side_of_the_limit_the_end_of_the_body_frees_the_permit() {
     let zipped = |_: usize, _: &Request<Body>| {
         Response::builder().header("content-encoding", "gzip").body(gzip("text").into()).unwrap()
     };

@@ -35,7 +35,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn below_a_call_that_waits_holds_no_slot() {
+async fn below_a_call_that_waits_holds_no_permit() {
     let stack = ServiceBuilder::new().layer(RetryOn429Layer::new()).layer(ConcurrencyLimitLayer::new(1));
     assert_eq!(time_of_b(stack.service(server(throttle_a).0)).await, Duration::ZERO);
 }
@@ -44,4 +44,32 @@ async fn below_a_call_that_waits_holds_no_slot() {
 async fn above_a_call_that_waits_keeps_the_others_out() {
     let stack = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(1)).layer(RetryOn429Layer::new());
     assert!(time_of_b(stack.service(server(throttle_a).0)).await >= Duration::from_secs(60));
+}
+
+/// How long a call of tenant b takes while two of tenant a want to run. Each call takes a second.
+async fn time_of_tenant_b(first: ConcurrencyLimitLayer, second: ConcurrencyLimitLayer) -> Duration {
+    let slow = tower::service_fn(|_: Request<Body>| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok::<_, std::convert::Infallible>(ok())
+    });
+    let stack = ServiceBuilder::new().layer(first).layer(second).service(slow);
+    let call = |tenant: &'static str| {
+        let mut request = get("/");
+        request.extensions_mut().insert(QuotaKey::new(tenant));
+        let (stack, start) = (stack.clone(), Instant::now());
+        async move {
+            drop(stack.oneshot(request).await.unwrap());
+            start.elapsed()
+        }
+    };
+    tokio::join!(call("a"), call("a"), call("b")).2
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_in_all_above_one_per_key_holds_a_tenant_for_the_work_of_another() {
+    let in_all = || ConcurrencyLimitLayer::new(2);
+    let per_key = || ConcurrencyLimitLayer::new(1).per_key();
+    // The second call of tenant a waits for its key, and holds a permit of the limit in all.
+    assert_eq!(time_of_tenant_b(in_all(), per_key()).await, Duration::from_secs(2));
+    assert_eq!(time_of_tenant_b(per_key(), in_all()).await, Duration::from_secs(1));
 }

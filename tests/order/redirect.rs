@@ -43,7 +43,7 @@ async fn above_each_hop_is_paced_and_counted_as_a_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hop_gives_its_slot_back_before_the_next_one_takes_it() {
+async fn a_hop_gives_its_permit_back_before_the_next_one_takes_it() {
     let (server, _) = server(moved);
     let limit = ConcurrencyLimitLayer::new(1);
     let handle = limit.handle();

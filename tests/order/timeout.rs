@@ -73,7 +73,7 @@ async fn slow(_: Request<Body>) -> Result<Response<Body>, Infallible> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn between_the_layers_it_counts_the_wait_for_a_slot_too() {
+async fn between_the_layers_it_counts_the_wait_for_a_permit_too() {
     let wrong = ServiceBuilder::new().timeout(6 * SECOND).layer(ConcurrencyLimitLayer::new(1)).service_fn(slow);
     let (first, second) = two_at_once(wrong).await;
     assert!(first.is_ok());

@@ -44,7 +44,7 @@ pin_project! {
 enum Stage {
     Reading,
     Travelling { facts: Box<Facts>, arrives: Instant },
-    Answering { response: Box<Response<ProviderBody>>, at: Instant, _slot: Option<TakenSlot> },
+    Answering { response: Box<Response<ProviderBody>>, at: Instant, _permit: Option<TakenSlot> },
     Done,
 }
 
@@ -93,9 +93,9 @@ impl<B: Body> Future for ProviderFuture<B> {
                     }
                     arrive(this.shared, &facts)
                 }
-                Stage::Answering { response, at, _slot } => {
+                Stage::Answering { response, at, _permit } => {
                     if this.timer.poll_until(cx, at).is_pending() {
-                        *this.stage = Stage::Answering { response, at, _slot };
+                        *this.stage = Stage::Answering { response, at, _permit };
                         return Poll::Pending;
                     }
                     return Poll::Ready(Ok(*response));
@@ -155,5 +155,5 @@ fn arrive(shared: &Arc<Shared>, facts: &Facts) -> Stage {
             }
         }
     };
-    Stage::Answering { response: Box::new(response), at, _slot: permit }
+    Stage::Answering { response: Box::new(response), at, _permit: permit }
 }

@@ -92,7 +92,7 @@ async fn service_times_are_drawn_from_the_seed_and_overridden_by_the_header() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_is_free_at_the_end_of_the_service_before_the_client_has_the_answer() {
+async fn a_permit_is_free_at_the_end_of_the_service_before_the_client_has_the_answer() {
     let provider = Provider::builder().at_once(2).latency(still(0, 0, 500)).build();
     let _first = start(&provider, 1_000).await;
     let _second = start(&provider, 2_000).await;
@@ -109,7 +109,7 @@ async fn a_slot_is_free_at_the_end_of_the_service_before_the_client_has_the_answ
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_is_free_in_time_even_if_nobody_polls_the_call() {
+async fn a_permit_is_free_in_time_even_if_nobody_polls_the_call() {
     let provider = Provider::builder().at_once(1).build();
     let mut future = Box::pin(provider.clone().call(request(&[("x-testing-service-ms", "1000")], PLAIN)));
     assert!(timeout(ms(1), &mut future).await.is_err());
@@ -131,7 +131,7 @@ async fn the_number_of_calls_at_once_can_change_while_calls_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_dropped_on_its_way_was_never_there_and_one_dropped_later_frees_its_slot() {
+async fn a_call_dropped_on_its_way_was_never_there_and_one_dropped_later_frees_its_permit() {
     let provider = Provider::builder()
         .requests(Limit::new(10, 0))
         .at_once(1)
@@ -207,7 +207,7 @@ async fn the_form_of_the_answer_follows_the_request_unless_it_is_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_frees_its_slot_when_it_is_dropped_or_when_its_time_is_over_unread() {
+async fn a_stream_frees_its_permit_when_it_is_dropped_or_when_its_time_is_over_unread() {
     let provider = Provider::builder().service_time(ServiceTime::Fixed(ms(1_000))).at_once(1).build();
     let response = send(&provider, request(&[], STREAM)).await;
     assert_eq!(provider.in_flight(), 1);

@@ -77,7 +77,7 @@ async fn a_multipart_upload_is_built_anew_and_sent_whole_each_time() {
 }
 
 #[tokio::test]
-async fn a_stream_is_retried_and_holds_its_slot_until_it_is_over() {
+async fn a_stream_is_retried_and_holds_its_permit_until_it_is_over() {
     let chunk = r#"{"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}"#;
     let server = serve(move |n, _| {
         let events = format!("data: {chunk}\n\ndata: [DONE]\n\n");

@@ -84,7 +84,7 @@ async fn an_upstream_that_hangs_is_ended_by_the_clients_timeout() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_connection_closes_ends_with_an_error_and_frees_its_slot() {
+async fn a_stream_whose_connection_closes_ends_with_an_error_and_frees_its_permit() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {

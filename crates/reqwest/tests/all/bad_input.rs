@@ -121,7 +121,7 @@ async fn a_refused_connection_is_reqwests_own_error() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_gives_its_slot_back() {
+async fn a_call_that_is_dropped_gives_its_permit_back() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let limit = ConcurrencyLimitLayer::new(1);

@@ -69,7 +69,7 @@ async fn middlewares_below_run_for_each_attempt_and_their_extensions_flow_back()
 }
 
 #[tokio::test]
-async fn the_stack_is_built_once_and_its_slots_are_shared_to_the_end_of_bodies() {
+async fn the_stack_is_built_once_and_its_permits_are_shared_to_the_end_of_bodies() {
     let server = refusing(0).await;
     let limit = ConcurrencyLimitLayer::new(1).max_queue(0);
     let client = ClientBuilder::new(Client::new()).with(TowerMiddleware::new(limit)).build();
@@ -106,7 +106,7 @@ async fn the_clients_own_error_comes_out_of_a_layers_box() {
 }
 
 #[tokio::test]
-async fn a_timeout_above_ends_the_call_and_frees_its_slot() {
+async fn a_timeout_above_ends_the_call_and_frees_its_permit() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let limit = ConcurrencyLimitLayer::new(1);

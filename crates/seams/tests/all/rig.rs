@@ -35,7 +35,7 @@ async fn a_rig_call_is_retried() {
 }
 
 #[tokio::test]
-async fn a_rig_stream_is_retried_and_holds_its_slot_while_it_lives() {
+async fn a_rig_stream_is_retried_and_holds_its_permit_while_it_lives() {
     let server = refusing_twice().await;
     let (client, handle) = client(5);
     let response = client.send_streaming(request(&server.url)).await.unwrap();
