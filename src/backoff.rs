@@ -1,21 +1,21 @@
-//! How long to wait when nobody told us, and how much later than a hint: pure functions of a count and a draw.
+//! Delays without a hint from the server, and jitter. The functions are pure functions of a count and a random draw.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The first wait without a hint: 0.5 s.
+/// The default first delay without a hint: 0.5 s.
 pub const DEFAULT_BACKOFF: Duration = Duration::from_millis(500);
-/// The longest wait without a hint, before jitter: 30 s.
+/// The default maximum delay without a hint, before jitter: 30 s.
 pub const DEFAULT_MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// A hint is exceeded by at most this part of it: a quarter ...
+/// The maximum jitter added to a hint, as a divisor of the hint: a quarter.
 const SPREAD_PART: u32 = 4;
-/// ... but by at least up to 50 ms,
+/// The lower bound of the maximum jitter: 50 ms.
 const SPREAD_MIN: Duration = Duration::from_millis(50);
-/// ... and by 5 s at most.
+/// The upper bound of the maximum jitter: 5 s.
 const SPREAD_MAX: Duration = Duration::from_secs(5);
 
-/// Doubling waits: `U(0.5, 1) · min(max, first · 2^(n−1))`.
+/// Exponential backoff with jitter: `U(0.5, 1) · min(max, first · 2^(n−1))`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Backoff {
     pub(crate) first: Duration,
@@ -29,24 +29,26 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The n-th wait in a row before jitter, n from 1.
+    /// Returns the n-th delay in a row before jitter. `n` starts at 1.
     pub(crate) fn base(self, n: u32) -> Duration {
         let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.max)
     }
 
-    /// The n-th wait in a row: between half of it and all of it, drawn after the cap, so that jitter lives on there.
+    /// Draws the n-th delay in a row, between half of [`base`](Self::base) and all of it. Jitter applies after the
+    /// maximum, so delays at the maximum differ, too.
     pub(crate) fn draw(self, n: u32, rng: &mut Rng) -> Duration {
         drawn(self.base(n), rng)
     }
 }
 
-/// A wait between half of this one and all of it.
+/// Draws a delay between half of `wait` and all of it.
 pub(crate) fn drawn(wait: Duration, rng: &mut Rng) -> Duration {
     wait.mul_f64(0.5 + 0.5 * rng.f64())
 }
 
-/// What is added to a hint, so that those who were told the same do not come back at once: only ever upwards.
+/// Draws the jitter that is added to a hint, so that callers with the same hint do not retry at once. It never shortens
+/// the hint.
 pub(crate) fn spread(hint: Duration, rng: &mut Rng) -> Duration {
     (hint / SPREAD_PART).clamp(SPREAD_MIN, SPREAD_MAX).mul_f64(rng.f64())
 }

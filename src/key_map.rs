@@ -1,56 +1,57 @@
-//! Values by key, at most so many: what was used longest ago is removed first, and what is in use is never removed.
+//! A bounded map by key. The least recently used value is removed first; a value in use is never removed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use crate::request::QuotaKey;
 
-/// Each new key pays for so many looks at keys that turn out to be in use; what is not needed is saved up.
+/// The number of keys in use that an insertion may check. Unused checks are saved for later insertions.
 const LOOKS: usize = 8;
-/// With each new key, so many of those that were worth keeping are looked at again.
+/// The number of keys worth keeping that are checked again per insertion.
 const SECOND_LOOKS: usize = 2;
 
 /// Whether a value may be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Never.
+    /// The value is in use and is not removed.
     InUse,
-    /// Only when there is nothing else to remove.
+    /// The value is removed only if no idle value is left.
     WorthKeeping,
-    /// Yes.
+    /// The value may be removed.
     Idle,
 }
 
-/// A bounded map that forgets what was used longest ago. A look-up is one access to a hash map, a new key some to a
-/// `BTreeMap`.
+/// A bounded map that removes the least recently used values.
 ///
-/// Each entry has one position in `plain` or in `kept`: the number of the use that it was put there with. A look-up
-/// changes only the entry; an entry that was used since is put into its right place when its position comes up.
+/// A look-up is one access to a hash map. An insertion adds accesses to a `BTreeMap`.
+///
+/// Each entry has one position in `plain` or in `kept`: the number of the use at which it was placed. A look-up updates
+/// only the entry. An entry that was used since is moved when its position is reached.
 #[derive(Debug)]
 pub(crate) struct KeyMap<V> {
     max: usize,
     entries: HashMap<QuotaKey, Entry<V>>,
     plain: BTreeMap<u64, QuotaKey>,
-    /// Those that were worth keeping when they were last looked at.
+    /// The entries that were worth keeping at their last check.
     kept: BTreeMap<u64, QuotaKey>,
-    /// The position in `kept` that was looked at last.
+    /// The last position in `kept` that was checked again.
     looked_at: u64,
     uses: u64,
-    /// How many looks at keys in use have been saved up.
+    /// The number of saved checks.
     looks: usize,
 }
 
 #[derive(Debug)]
 struct Entry<V> {
     value: V,
-    /// Its last use.
+    /// The number of the last use.
     used: u64,
-    /// Where it is in `plain` or in `kept`: at its last use, or at an earlier one.
+    /// The position in `plain` or `kept`. It is the number of the last use or of an earlier one.
     position: u64,
 }
 
 impl<V> Entry<V> {
-    /// Uses the entry, and gives it the position of this use.
+    /// Sets the last use and the position of the entry.
     fn move_to(&mut self, position: u64) -> u64 {
         (self.used, self.position) = (position, position);
         position
@@ -58,7 +59,7 @@ impl<V> Entry<V> {
 }
 
 impl<V> KeyMap<V> {
-    /// A map of at most `max` keys; 0 counts as 1.
+    /// Creates a map of at most `max` keys. 0 counts as 1.
     pub(crate) fn new(max: usize) -> Self {
         let max = max.max(1);
         Self {
@@ -76,7 +77,7 @@ impl<V> KeyMap<V> {
         self.max
     }
 
-    /// Changes the most that are remembered. What is too much is removed when the next new key comes.
+    /// Sets the maximum number of keys. Excess keys are removed at the next insertion.
     pub(crate) fn set_max(&mut self, max: usize) {
         self.max = max.max(1);
         self.looks = self.max.max(self.entries.len());
@@ -90,12 +91,12 @@ impl<V> KeyMap<V> {
         self.entries.values().map(|entry| &entry.value)
     }
 
-    /// A key's value, without using it.
+    /// Returns a key's value without counting as a use.
     pub(crate) fn peek(&self, key: QuotaKey) -> Option<&V> {
         self.entries.get(&key).map(|entry| &entry.value)
     }
 
-    /// A key's value, which is used now.
+    /// Returns a key's value and counts as a use.
     pub(crate) fn get(&mut self, key: QuotaKey) -> Option<&mut V> {
         let entry = self.entries.get_mut(&key)?;
         self.uses += 1;
@@ -103,7 +104,7 @@ impl<V> KeyMap<V> {
         Some(&mut entry.value)
     }
 
-    /// Remembers a new key. Call [`make_room`](Self::make_room) first.
+    /// Inserts a new key. Call [`make_room`](Self::make_room) first.
     pub(crate) fn insert(&mut self, key: QuotaKey, value: V) {
         self.uses += 1;
         self.plain.insert(self.uses, key);
@@ -116,9 +117,9 @@ impl<V> KeyMap<V> {
         Some(entry.value)
     }
 
-    /// Removes what has to go so that one more key fits. False: all keys that were looked at are in use.
+    /// Removes values until one more key fits. Returns false if all keys that were checked are in use.
     ///
-    /// The removed values are returned, to be dropped outside a lock.
+    /// Drop the returned values outside of a lock.
     pub(crate) fn make_room(&mut self, standing: impl Fn(&V) -> Standing) -> (Vec<(QuotaKey, V)>, bool) {
         let mut removed = Vec::new();
         self.looks = (self.looks + LOOKS).min(self.max.max(self.entries.len()));
@@ -134,7 +135,7 @@ impl<V> KeyMap<V> {
         (removed, true)
     }
 
-    /// What is not worth keeping any more goes back to where its last use puts it.
+    /// Moves entries that are not worth keeping any more back to the position of their last use.
     fn look_again(&mut self, standing: &impl Fn(&V) -> Standing) {
         for _ in 0..SECOND_LOOKS {
             let after = (Bound::Excluded(self.looked_at), Bound::Unbounded);
@@ -149,7 +150,7 @@ impl<V> KeyMap<V> {
         }
     }
 
-    /// Takes the position of the key that is neither in use nor worth keeping, and was used longest ago.
+    /// Takes the position of the least recently used key that is idle.
     fn next_idle(&mut self, standing: &impl Fn(&V) -> Standing) -> Option<QuotaKey> {
         let newest = self.uses;
         while let Some(position) = self.plain.first_entry().filter(|first| *first.key() <= newest) {
@@ -174,7 +175,7 @@ impl<V> KeyMap<V> {
         None
     }
 
-    /// Takes the position of the key that was used longest ago among those that were worth keeping.
+    /// Takes the position of the least recently used key that was worth keeping.
     fn next_kept(&mut self, standing: &impl Fn(&V) -> Standing) -> Option<QuotaKey> {
         while let Some((position, key)) = self.kept.pop_first() {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
@@ -201,7 +202,7 @@ mod tests {
         QuotaKey::from_hash(n)
     }
 
-    /// Adds a key; the keys that had to go, or none if it does not fit.
+    /// Adds a key. Returns the removed keys, or `None` if the key does not fit.
     fn add(map: &mut KeyMap<Standing>, n: u64, standing: Standing) -> Option<Vec<u64>> {
         let (removed, fits) = map.make_room(|standing| *standing);
         if fits {
@@ -241,7 +242,7 @@ mod tests {
     fn what_is_not_worth_keeping_any_more_goes_before_what_was_used_later() {
         let mut map = map(3, &[WorthKeeping, Idle, Idle]);
         assert_eq!(add(&mut map, 4, Idle), Some(vec![2]));
-        // Nobody calls it: its time has passed.
+        // The key becomes idle without a use.
         map.entries.get_mut(&key(1)).unwrap().value = Idle;
         assert_eq!(add(&mut map, 5, Idle), Some(vec![1]));
     }

@@ -1,4 +1,4 @@
-//! Readiness of an inner service, as both layers handle it: the instance that was polled ready is the one that is called.
+//! Readiness of an inner service, for both layers: the instance that was polled ready is the one that is called.
 
 use std::task::{Context, Poll};
 
@@ -6,24 +6,25 @@ use tower_service::Service;
 
 use crate::response::rejection::LocalRejection;
 
-/// How a call's wait ends.
+/// The result of a call's wait.
 pub(crate) enum WaitEnd<T, E> {
-    /// The call may go, and the inner service is ready.
+    /// The call is admitted, and the inner service is ready.
     Ready(T),
-    /// The call is answered locally.
+    /// The call is rejected locally.
     Rejected(LocalRejection),
-    /// The inner service failed while it was getting ready.
+    /// The inner service failed while becoming ready.
     Failed(E),
 }
 
-/// Whether the inner service was ready at the first poll.
+/// Records whether the inner service was ready at the first poll.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
     waited: bool,
 }
 
 impl Readiness {
-    /// Polls the service until it is ready. Returns whether that took a wait, so that a cooldown may have begun meanwhile.
+    /// Polls the service until it is ready. Returns true if that took time, because a cooldown may have begun
+    /// meanwhile.
     pub(crate) fn poll<S: Service<R>, R>(
         &mut self,
         cx: &mut Context<'_>,
@@ -37,7 +38,7 @@ impl Readiness {
     }
 }
 
-/// Takes the ready instance out of its place, and leaves a clone of it that is not ready.
+/// Takes the ready instance and leaves a clone that is not ready.
 pub(crate) fn take_ready<S: Clone>(service: &mut S) -> S {
     let fresh = service.clone();
     std::mem::replace(service, fresh)

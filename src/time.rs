@@ -1,21 +1,21 @@
-//! Sums of instants and seconds that cannot overflow, whatever a server says.
+//! Arithmetic on instants and seconds that does not overflow for any value a server sends.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest time that is ever waited for at once: a day. Whoever waits that long decides anew.
+/// The longest single wait: one day. A call that waits for so long is decided again afterwards.
 pub(crate) const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// Longer than anything runs, and short enough to be added to any instant: 30 years.
+/// A duration that exceeds any run of a process and can be added to any instant: 30 years.
 pub(crate) const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// `now + time`, with `time` cut to [`LONGEST`].
+/// Returns `now + time`, with `time` limited to [`LONGEST`].
 pub(crate) fn add(now: Instant, time: Duration) -> Instant {
     now + time.min(LONGEST)
 }
 
-/// Seconds as a duration between nothing and [`LONGEST`]; what is no number is nothing.
+/// Converts seconds to a duration between zero and [`LONGEST`]. NaN becomes zero.
 pub(crate) fn secs(secs: f64) -> Duration {
     if secs.is_nan() || secs <= 0.0 {
         return Duration::ZERO;
@@ -23,7 +23,8 @@ pub(crate) fn secs(secs: f64) -> Duration {
     Duration::try_from_secs_f64(secs).map_or(LONGEST, |time| time.min(LONGEST))
 }
 
-/// A time in seconds. Multiplied, where `as_secs_f64` divides: several are needed for each call.
+/// Converts a duration to seconds. It multiplies, because `as_secs_f64` divides and several conversions are needed per
+/// call.
 pub(crate) fn in_secs(time: Duration) -> f64 {
     time.as_secs() as f64 + f64::from(time.subsec_nanos()) * 1e-9
 }

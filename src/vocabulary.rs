@@ -1,75 +1,75 @@
-//! Words that several modules share, so that these modules need not import each other.
+//! Enums that several modules share, so that these modules do not import each other.
 
 use std::fmt;
 
-/// What kind of answer a response is, and so what can cure it.
+/// The kind of a response, which decides whether a retry can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Too many requests or tokens for now: waiting cures it.
+    /// Too many requests or tokens in a time window. A retry can succeed after a delay.
     RateLimited,
-    /// Too many calls at once: sending fewer at a time cures it.
+    /// Too many concurrent requests. A retry can succeed when fewer are in flight.
     Concurrency,
-    /// The server itself has no capacity: waiting cures it, whatever the quota.
+    /// The server has no capacity, independent of the caller's quota. A retry can succeed after a delay.
     Overloaded,
-    /// A budget, a plan or a balance is used up: no wait of a useful length cures it.
+    /// A budget, a plan or a balance is exhausted. No delay of a useful length helps.
     QuotaExhausted,
-    /// The request alone exceeds its limit: it can never succeed as it is.
+    /// The request alone exceeds the limit. It never succeeds unchanged.
     TooLarge,
-    /// The server failed; the request may have been processed.
+    /// The server failed. The request may have been processed.
     ServerError,
-    /// Anything else, successes included: not ours to handle.
+    /// Any other response, including a success. The layer does not handle it.
     Pass,
 }
 
-/// Which of a key's limits a verdict speaks of.
+/// The limit that a [`Verdict`](crate::classify::Verdict) refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
-    /// Requests in a short window.
+    /// Requests in a window shorter than a day.
     Requests,
-    /// Tokens in a short window.
+    /// Tokens in a window shorter than a day.
     Tokens,
-    /// Input tokens in a short window.
+    /// Input tokens in a window shorter than a day.
     InputTokens,
-    /// Output tokens in a short window.
+    /// Output tokens in a window shorter than a day.
     OutputTokens,
-    /// Images in a short window.
+    /// Images in a window shorter than a day.
     Images,
-    /// Calls at once.
+    /// Concurrent requests.
     Concurrent,
-    /// Requests a day.
+    /// Requests per day.
     DailyRequests,
-    /// Tokens a day.
+    /// Tokens per day.
     DailyTokens,
-    /// Tokens waiting in batches.
+    /// Tokens enqueued in batches.
     EnqueuedTokens,
-    /// Requests waiting in batches.
+    /// Requests enqueued in batches.
     EnqueuedRequests,
 }
 
-/// Where the delay in a [`Verdict`] was found.
+/// The source of the delay in a [`Verdict`](crate::classify::Verdict).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HintSource {
-    /// A header or the body states when to come back.
+    /// A header or the body states the delay.
     Stated,
-    /// Only the `reset` of an exhausted bucket: the time until it is *full*, an upper bound.
+    /// The `reset` of an exhausted bucket. It is the time until the bucket is *full*, so it is an upper bound.
     Reset,
 }
 
-/// Whether a throttling answer names the limit it speaks of; any other answer counts as named.
+/// Whether a throttling response names the limit that was exceeded. Any other response counts as named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Evidence {
-    /// Its message, figures, hint or headers say which limit was met.
+    /// The message, the figures, the delay or the headers tell which limit was exceeded.
     Named,
-    /// It says only that there was one: `Rate limit reached for fine-tuned model` and the like.
+    /// The response says only that some limit was exceeded, for example `Rate limit reached for fine-tuned model`.
     Bare,
 }
 
 impl Kind {
-    /// A name for logs and metrics.
+    /// The name for logs and metrics, distinct for each variant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RateLimited => "rate_limit",
@@ -84,7 +84,7 @@ impl Kind {
 }
 
 impl Scope {
-    /// The same in a window of a day, where there is such a scope.
+    /// The same limit per day, where there is such a scope. Other scopes are returned unchanged.
     pub(crate) const fn daily(self) -> Self {
         match self {
             Self::Requests => Self::DailyRequests,
@@ -93,7 +93,7 @@ impl Scope {
         }
     }
 
-    /// A name for logs and metrics.
+    /// The name for logs and metrics, distinct for each variant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -110,52 +110,52 @@ impl Scope {
     }
 }
 
-/// What a bucket counts, and over which window where its name says so.
+/// What a bucket counts, and its time window where the header's name gives one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dimension {
-    /// Requests. The window is the server's own: a minute with most, a day with Groq and some of OpenAI's models.
+    /// Requests. The server chooses the window: a minute for most, a day for Groq and some OpenAI models.
     Requests,
-    /// Tokens, in and out.
+    /// Input and output tokens.
     Tokens,
     /// Input tokens.
     InputTokens,
     /// Output tokens.
     OutputTokens,
-    /// Requests of a project.
+    /// Requests of one project.
     ProjectRequests,
-    /// Tokens of a project.
+    /// Tokens of one project.
     ProjectTokens,
-    /// Tokens that are billed by use.
+    /// Tokens of a usage-based (pay-as-you-go) tier.
     UsageBasedTokens,
-    /// Requests an hour.
+    /// Requests per hour.
     RequestsPerHour,
-    /// Tokens an hour.
+    /// Tokens per hour.
     TokensPerHour,
-    /// Requests a day.
+    /// Requests per day.
     RequestsPerDay,
-    /// Tokens a day.
+    /// Tokens per day.
     TokensPerDay,
-    /// What `x-ratelimit-limit` or the IETF's `ratelimit` count when they do not say what: requests.
+    /// The header does not name a unit, as `x-ratelimit-limit` and the IETF's `ratelimit`. It counts as requests.
     Unnamed,
 }
 
-/// What one step of a bucket is.
+/// The unit in which a bucket counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unit {
-    /// A request.
+    /// One request.
     Requests,
-    /// A token, in or out.
+    /// One token, input or output.
     Tokens,
-    /// An input token.
+    /// One input token.
     InputTokens,
-    /// An output token.
+    /// One output token.
     OutputTokens,
 }
 
 impl Dimension {
-    /// What this bucket counts.
+    /// Returns the unit in which this bucket counts.
     pub const fn unit(self) -> Unit {
         match self {
             Self::Requests | Self::ProjectRequests | Self::RequestsPerHour | Self::RequestsPerDay | Self::Unnamed => {
@@ -170,29 +170,29 @@ impl Dimension {
     }
 }
 
-/// How a provider counts the tokens of a call before it has run.
+/// How a provider counts the tokens of a call before the call runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pricing {
-    /// The larger of the text's tokens and the most that may come back, as OpenAI documents it.
+    /// The larger of the input tokens and the maximum output tokens, as OpenAI documents it.
     Larger,
-    /// Their sum: what may come back is reserved beforehand.
+    /// The sum of the input tokens and the maximum output tokens. The provider reserves the output in advance.
     Sum,
 }
 
-/// When a permit is free again.
+/// When a permit is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ReleaseAt {
-    /// At the first of end of stream, error and drop of the response body.
+    /// When the response body ends, fails or is dropped. This is the default.
     #[default]
     BodyEnd,
-    /// As soon as the response's head is there, as tower's limit does.
+    /// When the response head arrives, as in tower's `ConcurrencyLimit`.
     Headers,
 }
 
 impl HintSource {
-    /// A name for logs and metrics, distinct for each variant.
+    /// The name for logs and metrics, distinct for each variant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stated => "stated",
@@ -202,7 +202,7 @@ impl HintSource {
 }
 
 impl Evidence {
-    /// A name for logs and metrics, distinct for each variant.
+    /// The name for logs and metrics, distinct for each variant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Named => "named",
@@ -212,7 +212,7 @@ impl Evidence {
 }
 
 impl Dimension {
-    /// A name for logs and metrics, distinct for each variant.
+    /// The name for logs and metrics, distinct for each variant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -232,7 +232,7 @@ impl Dimension {
 }
 
 impl Unit {
-    /// A name for logs and metrics, distinct for each variant.
+    /// The name for logs and metrics, distinct for each variant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -244,7 +244,7 @@ impl Unit {
 }
 
 impl Pricing {
-    /// A name for logs and metrics, distinct for each variant.
+    /// The name for logs and metrics, distinct for each variant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Larger => "larger",
@@ -254,7 +254,7 @@ impl Pricing {
 }
 
 impl ReleaseAt {
-    /// A name for logs and metrics, distinct for each variant.
+    /// The name for logs and metrics, distinct for each variant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BodyEnd => "body_end",

@@ -1,4 +1,4 @@
-//! What the codes of an error answer mean: by the lists of the dialects, else by the words in them.
+//! Maps the codes of an error response to a kind and a limit: by the dialects' lists, else by the words in the code.
 
 use crate::classify::Kind::{self, Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
 use crate::classify::Scope::{
@@ -7,20 +7,20 @@ use crate::classify::Scope::{
 use crate::classify::body;
 use crate::dialect::Dialect;
 
-/// What a code means: its kind, and the limit it names, if it names one.
+/// The meaning of a code: its kind, and the limit that it names.
 type Meaning = (Kind, Option<Scope>);
 
-/// What the codes of an answer say together.
+/// The combined meaning of all codes of a response.
 #[derive(Debug)]
 pub(super) struct Codes<'c> {
     codes: &'c str,
     dialect: &'c Dialect,
     pub(super) stop: bool,
-    /// The same by what is a code for sure, and no words.
+    /// Whether an unambiguous code, not a title, set `stop`.
     pub(super) stop_by_code: bool,
-    /// A quota is used up, unless the answer states that it comes back soon.
+    /// Whether a quota is exhausted, unless the response states that it resets soon.
     pub(super) stop_weak: bool,
-    /// What stops is the account's.
+    /// Whether the exhausted quota belongs to the whole account.
     pub(super) account: bool,
     pub(super) too_large: bool,
     pub(super) overload: bool,
@@ -30,8 +30,8 @@ pub(super) struct Codes<'c> {
 }
 
 impl<'c> Codes<'c> {
-    /// Reads squeezed codes, a line each; `titles` are words that may be meant as codes, `text` are the messages beside
-    /// them.
+    /// Reads squeezed codes, one per line. `titles` are texts of several words that may be codes. `text` holds the
+    /// messages of the response.
     pub(super) fn read(dialect: &'c Dialect, codes: &'c str, titles: &str, text: &str) -> Self {
         let mut found = Self {
             codes,
@@ -54,7 +54,7 @@ impl<'c> Codes<'c> {
             found.stop_by_code |= weak && sure;
             let mut kind = meaning(dialect, code).map(|(kind, _)| kind);
             if kind == Some(QuotaExhausted) && *dialect == Dialect::GENERIC {
-                // The gravest of meanings, and the one that is not everyone's: look who is speaking.
+                // Some providers use this code for a rate limit, so look for words that identify the provider.
                 let text = lower.get_or_insert_with(|| text.to_ascii_lowercase());
                 if let Some(speaker) = by_marks(code, text) {
                     found.dialect = speaker;
@@ -78,12 +78,12 @@ impl<'c> Codes<'c> {
         found
     }
 
-    /// The limit that the codes name.
+    /// Returns the limit that the codes name.
     pub(super) fn scope(&self) -> Option<Scope> {
         self.codes.lines().fold(None, |found: Option<Scope>, code| {
             let listed = meaning(self.dialect, code).and_then(|(_, scope)| scope);
             let scope = listed.or_else(|| scope_of(code));
-            // Gemini names the metric first and its window after it.
+            // Gemini names the metric first and its window in a later code.
             let longer = |one: Scope| scope == Some(one.daily());
             if found.is_none_or(longer) { scope } else { found }
         })
@@ -94,7 +94,7 @@ impl<'c> Codes<'c> {
     }
 }
 
-/// What a squeezed code means: by this dialect's list, then by anyone's, then by the words in it.
+/// Returns the meaning of a squeezed code: by this dialect's list, then by all lists, then by the words in it.
 fn meaning(dialect: &Dialect, code: &str) -> Option<Meaning> {
     let word = || CODE_WORDS.iter().find(|(word, _)| code.contains(word));
     listed(dialect, code)
@@ -103,7 +103,7 @@ fn meaning(dialect: &Dialect, code: &str) -> Option<Meaning> {
         .or_else(|| word().map(|(_, kind)| (*kind, None)))
 }
 
-/// `INSUFFICIENT_ACCOUNT_BALANCE`, `credits_exhausted`: money, and that it is used up.
+/// Returns true if the code says that money is exhausted: `INSUFFICIENT_ACCOUNT_BALANCE`, `credits_exhausted`.
 fn lacks_money(code: &str) -> bool {
     let has = |parts: &[&str]| parts.iter().any(|part| code.contains(part));
     let money = has(&["credit", "balance", "fund", "wallet", "prepay"]);
@@ -112,14 +112,14 @@ fn lacks_money(code: &str) -> bool {
     (money && spent) || quota
 }
 
-/// What Amazon's older protocols answer 400 to: a class of its own, that of a throttle or of a service without capacity.
+/// Returns the kind of a 400 of Amazon's older protocols, if its error class means throttling or no capacity.
 pub(super) fn of_amazon(codes: &str, amazon: bool) -> Option<Kind> {
     let mut classes = codes.lines().filter(|code| amazon || code.ends_with("exception"));
     let (kind, _) = classes.find_map(|code| listed(&Dialect::BEDROCK, code))?;
     matches!(kind, RateLimited | Overloaded).then_some(kind)
 }
 
-/// The dialect that its own words give away, if it gives the code a meaning of its own.
+/// Returns the dialect that the text identifies, if that dialect lists the code.
 fn by_marks(code: &str, text: &str) -> Option<&'static Dialect> {
     let speaks = |dialect: &Dialect| dialect.marks.iter().any(|mark| text.contains(mark));
     Dialect::ALL.iter().copied().find(|dialect| listed(dialect, code).is_some() && speaks(dialect))
@@ -130,7 +130,8 @@ fn listed(dialect: &Dialect, code: &str) -> Option<Meaning> {
     Some((*kind, *scope))
 }
 
-/// The limit that a header or a field names: Azure's `policy-id` and `x-ratelimit-type`, LiteLLM's `rate_limit_type`.
+/// Returns the limit that a header or a field names: Azure's `policy-id` and `x-ratelimit-type`, LiteLLM's
+/// `rate_limit_type`.
 pub(super) fn scope_of_header(value: &[u8]) -> Option<Scope> {
     let mut squeezed = String::new();
     body::squeeze(&value[..value.len().min(80)], &mut squeezed);
@@ -141,8 +142,8 @@ pub(super) fn scope_of_header(value: &[u8]) -> Option<Scope> {
     })
 }
 
-/// Words that tell the kind of a code that no list has. `quota`, `billing`, `plan` and `credit` alone are not among
-/// them: several providers use these for a window of a minute.
+/// Parts of codes that are in no list, and their kind. `quota`, `billing`, `plan` and `credit` alone are not included,
+/// because several providers use them for a limit per minute.
 const CODE_WORDS: &[(&str, Kind)] = &[
     ("creditbalance", QuotaExhausted),
     ("creditlimitexceeded", QuotaExhausted),
@@ -192,10 +193,10 @@ const CODE_WORDS: &[(&str, Kind)] = &[
     ("engineerror", ServerError),
 ];
 
-/// Parts of the codes of a quota that may come back soon: `QUOTA_EXHAUSTED`, `MONTHLY_REQUEST_COUNT`.
+/// Parts of codes of a quota that may reset soon: `QUOTA_EXHAUSTED`, `MONTHLY_REQUEST_COUNT`.
 const STOP_WEAK: &[&str] = &["quotaexhausted", "monthly", "weekly", "dailyquota", "dailylimit"];
 
-/// Parts of the codes that may stop one model or one key alone; all others speak of the account's plan, budget or balance.
+/// Parts of codes that may concern one model or one key only. All other codes concern the whole account.
 const NOT_OF_THE_ACCOUNT: &[&str] = &[
     "freetier",
     "setlimitexceeded",
@@ -208,7 +209,7 @@ const NOT_OF_THE_ACCOUNT: &[&str] = &[
     "1304",
 ];
 
-/// The limit that a squeezed code names, by the words in it: `generaterequestsperdayperproject`,
+/// Returns the limit that a squeezed code names: `generaterequestsperdayperproject`,
 /// `modelaccounttpmratelimitexceeded`.
 fn scope_of(code: &str) -> Option<Scope> {
     let scope = CODE_SCOPES.iter().find(|(part, _)| code.contains(part))?.1;
@@ -216,7 +217,7 @@ fn scope_of(code: &str) -> Option<Scope> {
     Some(if daily { scope.daily() } else { scope })
 }
 
-/// Parts of a code that name a limit, the longer before the shorter. `request` and `token` alone do not:
+/// Parts of a code that name a limit. Longer parts come first. `request` and `token` alone are not included:
 /// `invalid_request_error`, `invalid_token`.
 const CODE_SCOPES: &[(&str, Scope)] = &[
     ("inputtoken", InputTokens),
@@ -282,7 +283,7 @@ mod tests {
         assert_eq!(of_amazon("throttlingexception\n", false), Some(RateLimited));
         assert_eq!(of_amazon("serviceunavailableexception\n", false), Some(Overloaded));
         assert_eq!(of_amazon("requestlimitexceeded\n", true), Some(RateLimited));
-        // Others mean a page that is too long.
+        // Other providers use this code for a page that is too long.
         assert_eq!(of_amazon("requestlimitexceeded\n", false), None);
         assert_eq!(of_amazon("validationexception\n", true), None);
     }

@@ -1,9 +1,9 @@
-//! When to come back: which of the delays that an answer states counts.
+//! Derives the delay before a retry from the headers and the body.
 //!
-//! `retry-after-ms` (and Azure's `x-ms-retry-after-ms`) first, being exact; else the larger of `Retry-After` and what the
-//! body says; else, as an upper bound, the reset of a bucket that is exhausted. What cannot be read is as if absent, zero
-//! and dates in the past are zero, and all is rounded up to whole milliseconds. Of a header that is repeated the first
-//! that can be read counts.
+//! `retry-after-ms` and Azure's `x-ms-retry-after-ms` take precedence because they are exact. Next is the larger of
+//! `retry-after` and the delay in the body. The last is the reset of an exhausted bucket, which is an upper bound. A
+//! value that cannot be parsed counts as absent. Dates in the past count as zero. Delays are rounded up to whole
+//! milliseconds. If a header is repeated, the first value that can be parsed counts.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,17 +13,17 @@ use super::{Dimension, HintSource, Scope};
 use crate::classify::headers::{self, BucketSnapshot, RateLimitSnapshot};
 use crate::classify::parse::duration;
 
-/// When the headers alone say to come back, counted from the answer: `retry-after-ms` and its kin, else `retry-after`.
+/// Returns the delay that the headers state: `retry-after-ms` and its variants, else `retry-after`.
 ///
-/// The reset of a bucket does not count here: it is an upper bound, not an advice. Dates are counted from the answer's
-/// own `date` header, or from `now` if it has none. Rounded up to milliseconds, at most 100 years.
+/// The reset of a bucket does not count here, because it is only an upper bound. Dates are relative to the `date`
+/// header, or to `now` if there is none. The delay is rounded up to milliseconds and is at most 100 years.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let now = || headers::own_date(headers).or_else(|| since_epoch(now));
     let stated = Stated::read(headers, &now);
     stated.exact.or(stated.coarse)
 }
 
-/// What the server itself says about a retry: OpenAI's and Anthropic's `x-should-retry`.
+/// Returns the value of the header `x-should-retry`, which OpenAI and Anthropic send.
 pub fn should_retry(headers: &HeaderMap) -> Option<bool> {
     headers.get_all("x-should-retry").iter().find_map(|value| match value.as_bytes().trim_ascii() {
         yes if yes.eq_ignore_ascii_case(b"true") => Some(true),
@@ -32,17 +32,17 @@ pub fn should_retry(headers: &HeaderMap) -> Option<bool> {
     })
 }
 
-/// Zero for what is before the epoch.
+/// Returns the time since the Unix epoch. A time before the epoch is zero.
 pub(super) fn since_epoch(now: SystemTime) -> Option<Duration> {
     Some(now.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// The delays that headers state.
+/// The delays that the headers state.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Stated {
-    /// In milliseconds: these count before all else.
+    /// A delay in milliseconds. It takes precedence.
     pub(super) exact: Option<Duration>,
-    /// In seconds, or as a date.
+    /// A delay in seconds, or until a date.
     pub(super) coarse: Option<Duration>,
 }
 
@@ -51,7 +51,7 @@ impl Stated {
         let (mut found, mut reset_at) = (Self::default(), None);
         for (name, value) in headers {
             let name = name.as_str();
-            // LiteLLM's proxy hands the headers of the server behind it on with a prefix.
+            // LiteLLM's proxy forwards the headers of the upstream server with this prefix.
             let name = name.strip_prefix("llm_provider-").unwrap_or(name);
             let value = value.as_bytes();
             match name {
@@ -61,7 +61,7 @@ impl Stated {
                 "retry-after" if found.coarse.is_none() => {
                     found.coarse = duration::delay(value, now).map(duration::ceil_ms);
                 }
-                // LiteLLM's own limits.
+                // LiteLLM sends this header for its own limits.
                 "reset_at" => reset_at = reset_at.or_else(|| duration::reset(value, now).map(duration::ceil_ms)),
                 _ => {}
             }
@@ -77,19 +77,21 @@ impl Stated {
     }
 }
 
-/// The exhausted bucket that an error answer speaks of: the one it names, else the one that takes longest.
+/// Returns the exhausted bucket that an error response refers to: the one in `scope`, else the one with the longest
+/// reset.
 pub(super) fn exhausted(snapshot: &RateLimitSnapshot, scope: Option<Scope>) -> Option<&BucketSnapshot> {
     let all = || snapshot.buckets().iter().filter(|bucket| is_exhausted(bucket));
     let named = all().filter(|bucket| scope.is_some_and(|scope| speaks_of(bucket.dimension, scope)));
     named.reduce(longer).or_else(|| all().reduce(longer))
 }
 
-/// Of equals the first.
+/// Returns the bucket with the longer reset, or the first if both are equal.
 fn longer<'s>(one: &'s BucketSnapshot, two: &'s BucketSnapshot) -> &'s BucketSnapshot {
     if two.reset > one.reset { two } else { one }
 }
 
-/// Nothing left, or a reset without a word of what is left: nobody tells when a full bucket is reset.
+/// Returns true if nothing remains. A reset without `remaining` counts, because servers do not send the reset of a full
+/// bucket.
 fn is_exhausted(bucket: &BucketSnapshot) -> bool {
     match bucket.remaining {
         Some(remaining) => remaining < 1.0,
@@ -97,7 +99,7 @@ fn is_exhausted(bucket: &BucketSnapshot) -> bool {
     }
 }
 
-/// Whether a bucket is one of those that a scope means.
+/// Returns true if a bucket belongs to a scope.
 pub(super) fn speaks_of(dimension: Dimension, scope: Scope) -> bool {
     match scope {
         Scope::Requests => matches!(dimension, Dimension::Requests | Dimension::ProjectRequests | Dimension::Unnamed),
@@ -115,7 +117,7 @@ pub(super) fn speaks_of(dimension: Dimension, scope: Scope) -> bool {
     }
 }
 
-/// The scope that a bucket's name gives.
+/// Returns the scope of a bucket.
 pub(super) fn scope_of(dimension: Dimension) -> Option<Scope> {
     Some(match dimension {
         Dimension::Requests | Dimension::ProjectRequests | Dimension::RequestsPerHour | Dimension::Unnamed => {
@@ -131,7 +133,8 @@ pub(super) fn scope_of(dimension: Dimension) -> Option<Scope> {
     })
 }
 
-/// Until the window of a subscription at Anthropic ends, unless it is said not to be what was met.
+/// Returns the time until an Anthropic subscription window ends. It is `None` if the status says that the window allows
+/// requests.
 pub(super) fn unified_reset(headers: &HeaderMap, now: &dyn Fn() -> Option<Duration>) -> Option<Duration> {
     let reset = headers.get("anthropic-ratelimit-unified-reset")?;
     let status = headers.get("anthropic-ratelimit-unified-status");
@@ -139,7 +142,7 @@ pub(super) fn unified_reset(headers: &HeaderMap, now: &dyn Fn() -> Option<Durati
     met.then(|| duration::reset(reset.as_bytes(), now))?
 }
 
-/// The delay of an answer and where it was found.
+/// Returns the delay of a response and its source.
 pub(super) fn delay(stated: Stated, body: Option<Duration>, reset: Option<Duration>) -> Option<(Duration, HintSource)> {
     let said = stated.exact.or_else(|| stated.coarse.max(body.map(duration::ceil_ms)));
     let found = said.map(|delay| (delay, HintSource::Stated));

@@ -1,4 +1,5 @@
-//! The kind of an answer: the rules, in order, by status, codes and wording.
+//! The rules that derive the kind of a response from its status, codes and wording. The first rule that matches
+//! decides.
 
 use std::time::Duration;
 
@@ -9,23 +10,23 @@ use crate::classify::body::ErrorBody;
 use crate::classify::codes::{self, Codes};
 use crate::classify::message::Wording;
 
-/// A limit that comes back before this is a rate; one that takes as long is a quota.
+/// A limit that resets within a shorter time is a rate limit. From this time on it is a quota: 1 h.
 const QUOTA_FROM: Duration = Duration::from_secs(3600);
-/// A used-up quota is taken for a rate only if it comes back before this: as long as calls wait by default.
+/// A message about an exhausted quota counts as a rate limit if the stated delay is at most this: 120 s.
 const SOON: Duration = Duration::from_secs(120);
 
-/// What an answer says, as far as its kind hangs on it.
+/// The parts of a response that decide its kind.
 pub(super) struct Said<'a> {
     pub(super) body: &'a ErrorBody,
     pub(super) codes: &'a Codes<'a>,
     pub(super) words: &'a Wording<'a>,
-    /// The limit's size.
+    /// The size of the limit.
     pub(super) limit: Option<f64>,
     /// The limit that a header or a field names.
     pub(super) axis: Option<Scope>,
 }
 
-/// A kind, and whether a failure upstream is the only cause that the answer names.
+/// The kind, and whether a failure upstream is the only cause that the response names.
 pub(super) type Judged = (Kind, bool);
 
 impl Said<'_> {
@@ -41,7 +42,8 @@ impl Said<'_> {
             400 if amazon() == Some(Kind::RateLimited) && (words.month || words.stop_weak) => Kind::QuotaExhausted,
             400 if words.too_large || codes.too_large => Kind::TooLarge,
             400 => amazon().unwrap_or(Kind::Pass),
-            // These mean something else in general: a code tells, words may be about anything.
+            // These statuses usually have another meaning. Only a code is reliable here; a message may be about
+            // anything.
             401 | 412 | 422 if codes.stop_by_code => Kind::QuotaExhausted,
             403 if codes.stop || words.stop_unquoted => Kind::QuotaExhausted,
             403 if codes.rate || words.rate => Kind::RateLimited,
@@ -53,7 +55,7 @@ impl Said<'_> {
             500 | 502 if stop => Kind::QuotaExhausted,
             500 | 502 if self.body.local || codes.overload || words.overload => Kind::Overloaded,
             500 | 502 if codes.rate => Kind::RateLimited,
-            // The page of an edge tells people what may be wrong.
+            // A proxy's error page lists possible causes, so its words are not reliable.
             504 | 520..=524 if self.body.is_page => Kind::ServerError,
             504 | 520..=524 if codes.stop => Kind::QuotaExhausted,
             504 | 520..=524 if codes.overload || words.overload => Kind::Overloaded,
@@ -63,7 +65,7 @@ impl Said<'_> {
         (kind, false)
     }
 
-    /// The many meanings of 429.
+    /// Derives the kind of a 429.
     fn too_many(&self) -> Judged {
         let (codes, words) = (self.codes, self.words);
         let delay = words.delay.max(self.body.delay);
@@ -92,7 +94,7 @@ impl Said<'_> {
         (Kind::RateLimited, false)
     }
 
-    /// Whether a quota, a plan, a budget or a balance is used up, so that no wait of a useful length helps.
+    /// Returns true if a quota, a plan, a budget or a balance is exhausted, so that no delay of a useful length helps.
     fn is_quota(&self, delay: Option<Duration>) -> bool {
         let (codes, words) = (self.codes, self.words);
         if codes.stop || words.account {
@@ -102,8 +104,8 @@ impl Said<'_> {
         if words.stop {
             return delay.is_none_or(|delay| delay > SOON);
         }
-        // `You exceeded your current quota, please check your plan and billing details` is also what Gemini says when a
-        // window of a minute is full.
+        // Gemini also sends `You exceeded your current quota, please check your plan and billing details` for a limit
+        // per minute.
         let weak = words.stop_weak || words.month || codes.stop_weak;
         let named = words.axis.is_some() || words.short_window;
         let rate = (codes.rate || named) && !codes.stop_weak && !words.month;

@@ -1,7 +1,8 @@
-//! What did the server say? Pure functions from an error answer's status, headers and body to a [`Verdict`].
+//! Classifies a response by its status, headers and body into a [`Verdict`].
 //!
-//! Nothing in here waits, reads a clock or keeps state: the same bytes give the same verdict. Every function is total,
-//! whatever the server sent, and its work is bounded by the 64 KiB of body that the retry layer reads.
+//! The functions here do not wait and keep no state. The same bytes give the same verdict, except that [`Verdict::of`]
+//! reads the wall clock for a date without a `date` header. The functions accept any input. They read at most 64 KiB of
+//! the body.
 
 mod body;
 mod codes;
@@ -23,56 +24,57 @@ pub use crate::vocabulary::{Dimension, Evidence, HintSource, Kind, Scope, Unit};
 
 use crate::dialect::Dialect;
 
-/// What the server said, as far as it can be told from one answer.
+/// The classification of one response.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// The kind of answer.
+    /// The kind of the response.
     pub kind: Kind,
-    /// The limit that was met, when the answer names it.
+    /// The limit that was exceeded, if the response names it.
     pub scope: Option<Scope>,
-    /// When to come back, counted from the answer's arrival; as said, uncapped.
+    /// The delay before a retry, from the arrival of the response. It is not capped.
     pub retry_after: Option<Duration>,
-    /// Where [`retry_after`](Self::retry_after) comes from.
+    /// The source of [`retry_after`](Self::retry_after).
     pub source: Option<HintSource>,
-    /// The limit's size.
+    /// The size of the limit.
     pub limit: Option<f64>,
-    /// How much of it was in use.
+    /// How much of the limit was in use.
     pub used: Option<f64>,
-    /// How much this request asked for: the server's own price.
+    /// The cost of this request as the server counts it.
     pub requested: Option<f64>,
-    /// The model that the answer names.
+    /// The model, if the response names it.
     pub model: Option<String>,
-    /// Whether the answer names the limit it speaks of.
+    /// Whether the response names the limit that was exceeded.
     pub evidence: Evidence,
-    /// With [`Kind::QuotaExhausted`]: it is the whole account's plan, budget or balance, so that no other model of it will
-    /// do. If not, it may be that of one model.
+    /// Whether the exhausted plan, budget or balance belongs to the whole account, so that other models fail too. It is
+    /// set only with [`Kind::QuotaExhausted`]. If it is false, the quota may belong to one model.
     pub account: bool,
-    /// With [`Kind::Overloaded`]: a failure behind the server is the only cause it names (a 429 of type `server_error` or
-    /// `api_error`). It tells nothing of this key's limits, so that no rate may be learned from it.
+    /// Whether the response names a failure behind the server as its only cause: a 429 of type `server_error` or
+    /// `api_error`. It is set only with [`Kind::Overloaded`]. Such a response gives no information about the key's
+    /// limits, so no rate is learned from it.
     pub upstream_failure: bool,
 }
 
 impl Verdict {
-    /// Classifies an answer, by the shape of its error answer: no provider need be known.
+    /// Classifies a response without knowledge of its provider.
     ///
-    /// `body` is what was read of the body, empty if nothing was; more than 64 KiB of it is not looked at. The wall clock
-    /// is read only when the answer states a date and has no `date` header to count it from.
+    /// `body` is the part of the body that was read, or empty. At most 64 KiB of it are read. The wall clock is read
+    /// only if the response states a date and has no `date` header.
     pub fn of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         rules::verdict(&Dialect::GENERIC, status, headers, body, &wall_clock)
     }
 
-    /// The same for the provider behind a key.
+    /// Classifies a response of the provider behind a key.
     pub(crate) fn in_dialect(dialect: &Dialect, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         rules::verdict(dialect, status, headers, body, &wall_clock)
     }
 
-    /// The same with `now` in place of the wall clock: a pure function.
+    /// Classifies a response like [`of`](Self::of), with `now` in place of the wall clock. It is a pure function.
     pub fn of_at(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Self {
         rules::verdict(&Dialect::GENERIC, status, headers, body, &|| now)
     }
 
-    /// The same for a known provider, whose own meaning of a code then counts before all others'.
+    /// Classifies a response of a known provider. The provider's own meaning of an error code takes precedence.
     pub fn of_dialect(
         dialect: &Dialect,
         status: StatusCode,
@@ -83,7 +85,9 @@ impl Verdict {
         rules::verdict(dialect, status, headers, body, &|| now)
     }
 
-    /// A verdict that knows no more than its kind; a throttling one is [`Evidence::Bare`] until something is added.
+    /// Creates a verdict that has only a kind.
+    ///
+    /// A throttling verdict is [`Evidence::Bare`] until a setter adds information about the limit.
     pub const fn new(kind: Kind) -> Self {
         let evidence = match kind {
             Kind::RateLimited | Kind::Concurrency | Kind::Overloaded => Evidence::Bare,
@@ -104,14 +108,14 @@ impl Verdict {
         }
     }
 
-    /// Names the limit that was met.
+    /// Sets the limit that was exceeded.
     #[must_use]
     pub const fn with_scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self.with_evidence(Evidence::Named)
     }
 
-    /// States when to come back.
+    /// Sets the delay that the server states.
     #[must_use]
     pub const fn with_retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
@@ -119,7 +123,7 @@ impl Verdict {
         self.with_evidence(Evidence::Named)
     }
 
-    /// Gives the reset of an exhausted bucket in place of a stated delay.
+    /// Sets the delay to the reset of an exhausted bucket.
     #[must_use]
     pub const fn with_reset(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
@@ -127,67 +131,67 @@ impl Verdict {
         self.with_evidence(Evidence::Named)
     }
 
-    /// Gives the limit's size.
+    /// Sets the size of the limit.
     #[must_use]
     pub const fn with_limit(mut self, limit: f64) -> Self {
         self.limit = Some(limit);
         self.with_evidence(Evidence::Named)
     }
 
-    /// Gives how much of the limit was in use.
+    /// Sets how much of the limit was in use.
     #[must_use]
     pub const fn with_used(mut self, used: f64) -> Self {
         self.used = Some(used);
         self.with_evidence(Evidence::Named)
     }
 
-    /// Gives the server's own price of the request.
+    /// Sets the cost of the request as the server counts it.
     #[must_use]
     pub const fn with_requested(mut self, requested: f64) -> Self {
         self.requested = Some(requested);
         self.with_evidence(Evidence::Named)
     }
 
-    /// Names the model; this says nothing of the limit.
+    /// Sets the model. The evidence does not change.
     #[must_use]
     pub fn with_model(mut self, model: impl Into<String>) -> Self {
         self.model = Some(model.into());
         self
     }
 
-    /// Says that a quota that is used up is the whole account's.
+    /// Marks the exhausted quota as that of the whole account.
     #[must_use]
     pub const fn with_account(mut self) -> Self {
         self.account = true;
         self
     }
 
-    /// Says that a failure behind the server is the only cause.
+    /// Marks a failure behind the server as the only cause.
     #[must_use]
     pub const fn with_upstream_failure(mut self) -> Self {
         self.upstream_failure = true;
         self
     }
 
-    /// Sets the evidence, after all else.
+    /// Sets the evidence. Call it last, because other setters overwrite it.
     #[must_use]
     pub const fn with_evidence(mut self, evidence: Evidence) -> Self {
         self.evidence = evidence;
         self
     }
 
-    /// When to come back as the server stated it, not as the reset of a bucket suggests.
+    /// Returns the delay that the server states. The reset of a bucket does not count.
     pub fn stated(&self) -> Option<Duration> {
         self.retry_after.filter(|_| self.source == Some(HintSource::Stated))
     }
 
-    /// Whether waiting or sending less at once cures it.
+    /// Returns true if a retry can succeed after a delay or with fewer requests in flight.
     pub const fn is_throttling(&self) -> bool {
         matches!(self.kind, Kind::RateLimited | Kind::Concurrency | Kind::Overloaded)
     }
 }
 
-/// Whether the body of an answer with this status tells more than the status does, so that it is worth reading.
+/// Returns true if a response with this status is classified by its body, too.
 pub fn reads_body(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
@@ -195,7 +199,7 @@ pub fn reads_body(status: StatusCode) -> bool {
     )
 }
 
-/// The one place where the wall clock is read.
+/// Reads the wall clock. No other function of the crate does.
 #[allow(clippy::disallowed_methods, reason = "absolute dates from a server without a `date` header")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()

@@ -1,4 +1,4 @@
-//! The order of the rules that turn a status, codes and wording into one verdict.
+//! Combines status, headers, codes and wording into one verdict.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use crate::classify::kind::Said;
 use crate::classify::message::Wording;
 use crate::dialect::Dialect;
 
-/// The verdict on an answer. `clock` is asked only for what the answer's own `date` cannot tell.
+/// Classifies a response. `clock` is called only if a date is given and the `date` header is missing.
 pub(super) fn verdict(
     dialect: &Dialect,
     status: StatusCode,
@@ -40,7 +40,7 @@ pub(super) fn verdict(
     let codes = Codes::read(dialect, &body.codes, &body.titles, &body.text);
     let status = match body.status {
         Some(said) if status.is_success() => said,
-        // An event in a stream says no status, so that its code must tell.
+        // An event in a stream has no status, so the code decides.
         None if status.is_success() && codes.any() => StatusCode::TOO_MANY_REQUESTS,
         _ => status,
     };
@@ -53,7 +53,7 @@ pub(super) fn verdict(
         return verdict;
     }
     verdict.upstream_failure = upstream;
-    // The size of a model's context is no limit of the key.
+    // The context size of a model is not a limit of the key.
     let of_model = kind == Kind::TooLarge && status == StatusCode::BAD_REQUEST;
     verdict.scope = match kind {
         Kind::Concurrency => Some(Scope::Concurrent),
@@ -61,7 +61,7 @@ pub(super) fn verdict(
         _ if of_model => None,
         _ => scope(&words, &codes)
             .or(axis)
-            // The code of a window beside a message that says stop names the wrong limit.
+            // If the message says that a quota is exhausted, a rate-limit code names the wrong limit.
             .or_else(|| codes.scope().filter(|_| kind != Kind::QuotaExhausted || !codes.rate)),
     };
     if !matches!(kind, Kind::Overloaded | Kind::ServerError) && !of_model {
@@ -81,7 +81,7 @@ pub(super) fn verdict(
     verdict
 }
 
-/// Finds when to come back, and what the bucket that is exhausted tells beside it; whether there is one.
+/// Sets the delay of the verdict, and the limit of the exhausted bucket. Returns true if a bucket is exhausted.
 fn when(
     verdict: &mut Verdict,
     headers: &HeaderMap,
@@ -113,7 +113,7 @@ fn when(
     bucket.is_some() || windows.exhausted
 }
 
-/// The limit that the message names, or the code, if that tells the window that the message leaves out.
+/// Returns the limit that the message names. If only the code gives its window of a day, the daily limit is returned.
 fn scope(words: &Wording<'_>, codes: &Codes<'_>) -> Option<Scope> {
     let named = words.scope()?;
     let longer = words.axis.is_none() && codes.scope() == Some(named.daily());

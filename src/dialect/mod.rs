@@ -1,32 +1,32 @@
-//! What differs between providers, as data: hosts, the codes of their error answers, and words only they use.
+//! Provider data: hosts, error codes, and words that identify a provider.
 //!
-//! An error answer is told by its shape, whoever sent it: the code lists of all dialects are looked through. A dialect matters
-//! where two providers give one code two meanings, and then its own list comes first.
+//! An error response is classified by its form: the code lists of all dialects are searched. A known dialect matters
+//! only where two providers use one code with two meanings. Its own list is then searched first.
 
 pub use crate::vocabulary::Pricing;
 use crate::vocabulary::{Kind, Scope};
 
 mod providers;
 
-/// A provider's way of throttling, and of counting.
+/// How a provider reports throttling and counts tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Dialect {
-    /// A short name, in lower case.
+    /// A short name in lower case.
     pub name: &'static str,
-    /// Hosts that speak it: each stands for itself and its subdomains.
+    /// The hosts of the provider. Each entry includes its subdomains.
     pub hosts: &'static [&'static str],
-    /// How it counts a call's tokens.
+    /// How the provider counts the tokens of a call.
     pub pricing: Pricing,
-    /// Words, in lower case, that give its answers away when the host is not known.
+    /// Words in lower case that identify the provider in an error text when the host is not known.
     pub(crate) marks: &'static [&'static str],
-    /// Codes with letters in lower case and nothing but letters and digits kept, so that one entry stands for
-    /// `RateLimitReached`, `rate_limit_reached` and `rate-limit-reached`.
+    /// Error codes in lower case, with only letters and digits kept. One entry stands for `RateLimitReached`,
+    /// `rate_limit_reached` and `rate-limit-reached`.
     pub(crate) codes: &'static [(&'static str, Kind, Option<Scope>)],
 }
 
 impl Dialect {
-    /// The dialect that a host speaks; [`GENERIC`](Self::GENERIC) when it is not known.
+    /// Returns the dialect of a host, or [`GENERIC`](Self::GENERIC) if the host is not known.
     pub fn for_host(host: &str) -> &'static Self {
         let speaks = |known: &&&str| crate::request::host::is_in(host, known);
         Self::ALL.iter().find(|d| d.hosts.iter().any(|h| speaks(&h))).map_or(&Self::GENERIC, |d| *d)

@@ -1,4 +1,4 @@
-//! The providers, as data.
+//! The list of providers.
 
 use super::{Dialect, Pricing};
 use crate::vocabulary::Kind::{Concurrency, Overloaded, QuotaExhausted, RateLimited, ServerError, TooLarge};
@@ -7,7 +7,7 @@ use crate::vocabulary::Scope::{
 };
 
 impl Dialect {
-    /// Codes that several providers, gateways and self-hosted servers use.
+    /// Codes that several providers, gateways and self-hosted servers share.
     pub const GENERIC: Self = Self {
         name: "generic",
         pricing: Pricing::Larger,
@@ -41,7 +41,7 @@ impl Dialect {
         ],
     };
 
-    /// OpenAI's API, and the ChatGPT plans behind Codex.
+    /// OpenAI's API, and the ChatGPT plans used by Codex.
     pub const OPENAI: Self = Self {
         name: "openai",
         pricing: Pricing::Larger,
@@ -121,7 +121,7 @@ impl Dialect {
         ],
     };
 
-    /// Cerebras: its `quota` is a window of a minute.
+    /// Cerebras. Its `quota` codes mean a limit per minute.
     pub const CEREBRAS: Self = Self {
         name: "cerebras",
         pricing: Pricing::Sum,
@@ -146,7 +146,7 @@ impl Dialect {
         ],
     };
 
-    /// Zhipu, also Z.ai.
+    /// Zhipu and Z.ai.
     pub const ZHIPU: Self = Self {
         name: "zhipu",
         pricing: Pricing::Larger,
@@ -179,7 +179,7 @@ impl Dialect {
         ],
     };
 
-    /// Alibaba's DashScope: its `insufficient_quota` is a window of tokens a minute.
+    /// Alibaba's DashScope. Its `insufficient_quota` means a limit of tokens per minute.
     pub const DASHSCOPE: Self = Self {
         name: "dashscope",
         pricing: Pricing::Larger,
@@ -202,7 +202,7 @@ impl Dialect {
         ],
     };
 
-    /// Volcano Engine's Ark, also SenseNova.
+    /// Volcano Engine's Ark and SenseNova.
     pub const ARK: Self = Self {
         name: "ark",
         pricing: Pricing::Larger,
@@ -218,7 +218,7 @@ impl Dialect {
         ],
     };
 
-    /// MiniMax: its error answers come with status 200.
+    /// MiniMax. Its error responses have status 200.
     pub const MINIMAX: Self = Self {
         name: "minimax",
         pricing: Pricing::Larger,
@@ -233,7 +233,7 @@ impl Dialect {
         ],
     };
 
-    /// Baidu's Qianfan: its error answers come with status 200 and a short number in `error_code`.
+    /// Baidu's Qianfan. Its error responses have status 200 and a short number in `error_code`.
     pub const BAIDU: Self = Self {
         name: "baidu",
         pricing: Pricing::Larger,
@@ -271,7 +271,7 @@ impl Dialect {
         codes: &[("3040", Overloaded, None), ("4006", QuotaExhausted, None)],
     };
 
-    /// Amazon Bedrock, whose class comes in `x-amzn-errortype`.
+    /// Amazon Bedrock. The header `x-amzn-errortype` names the error class.
     pub const BEDROCK: Self = Self {
         name: "bedrock",
         pricing: Pricing::Larger,
@@ -296,7 +296,7 @@ impl Dialect {
         ],
     };
 
-    /// Every dialect, the most common first.
+    /// All dialects, the most common ones first.
     pub const ALL: &'static [&'static Self] = &[
         &Self::GENERIC,
         &Self::OPENAI,

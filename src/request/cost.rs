@@ -1,10 +1,11 @@
-//! What one call takes from its key's limits.
+//! The cost of one call: the tokens that it takes from the limits of its key.
 
 use crate::vocabulary::Unit;
 
-/// What one call takes from its key's limits: one request, and so many tokens.
+/// The cost of one call: one request and a number of tokens.
 ///
-/// Estimated from the body by default; put one into a request's extensions where you know better.
+/// The layer estimates the cost from the request body. To set it yourself, insert a `Cost` into the request's
+/// extensions.
 ///
 /// ```
 /// use tower_429::Cost;
@@ -12,19 +13,19 @@ use crate::vocabulary::Unit;
 /// let mut request = http::Request::new(());
 /// request.extensions_mut().insert(Cost::tokens(1_200.0));
 ///
-/// // A provider that limits input and output by themselves:
+/// // For a provider with separate limits on input and output:
 /// request.extensions_mut().insert(Cost::tokens(1_200.0).with_input(200.0).with_output(1_000.0));
 /// ```
 ///
-/// A body that cannot be read (it cannot be copied, is larger than 4 MiB, or is no JSON object) leaves the tokens unknown,
-/// which is not the same as `Cost::tokens(0.0)`.
+/// The tokens are unknown if the body cannot be copied, is larger than 4 MiB, or is not a JSON object. An unknown cost
+/// differs from `Cost::tokens(0.0)`.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Cost {
-    /// Nothing where no estimate is possible.
+    /// `None` if no estimate is possible.
     tokens: Option<Tokens>,
 }
 
-/// As small as they can be: each waiting call and each attempt holds some.
+/// Token counts as `f32`, to save memory: each waiting call and each attempt holds one.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Tokens {
     all: f32,
@@ -33,24 +34,26 @@ struct Tokens {
 }
 
 impl Cost {
-    /// One request of so many tokens, all of which a limit on input alone counts, too; what is negative or no number
-    /// counts as none.
+    /// Creates the cost of one request with `tokens` tokens.
+    ///
+    /// By default all tokens also count as input, and none as output. A negative number or NaN counts as zero. The
+    /// maximum is 10^9.
     pub const fn tokens(tokens: f64) -> Self {
         let all = sane(tokens);
         Self { tokens: Some(Tokens { all, input: all, output: 0.0 }) }
     }
 
-    /// One request of which nobody can say how many tokens it takes.
+    /// Creates the cost of one request whose tokens are unknown.
     pub(crate) const fn unknown() -> Self {
         Self { tokens: None }
     }
 
-    /// Whether its tokens are known or estimated.
+    /// Returns true if the tokens are known or estimated.
     pub(crate) const fn is_known(&self) -> bool {
         self.tokens.is_some()
     }
 
-    /// Sets how many of the tokens count as input.
+    /// Sets the number of tokens that count as input.
     #[must_use]
     pub const fn with_input(mut self, tokens: f64) -> Self {
         if let Some(known) = &mut self.tokens {
@@ -59,22 +62,22 @@ impl Cost {
         self
     }
 
-    /// The tokens of the call; `None` where no estimate is possible.
+    /// Returns the tokens of the call, or `None` if no estimate is possible.
     pub const fn total(self) -> Option<f64> {
         if self.is_known() { Some(self.of(Unit::Tokens)) } else { None }
     }
 
-    /// The tokens that count as input; `None` where no estimate is possible.
+    /// Returns the tokens that count as input, or `None` if no estimate is possible.
     pub const fn input(self) -> Option<f64> {
         if self.is_known() { Some(self.of(Unit::InputTokens)) } else { None }
     }
 
-    /// The tokens that count as output; `None` where no estimate is possible.
+    /// Returns the tokens that count as output, or `None` if no estimate is possible.
     pub const fn output(self) -> Option<f64> {
         if self.is_known() { Some(self.of(Unit::OutputTokens)) } else { None }
     }
 
-    /// Sets how many of the tokens count as output.
+    /// Sets the number of tokens that count as output.
     #[must_use]
     pub const fn with_output(mut self, tokens: f64) -> Self {
         if let Some(known) = &mut self.tokens {
@@ -83,7 +86,7 @@ impl Cost {
         self
     }
 
-    /// What it takes of a bucket of this unit; of tokens none where they are unknown.
+    /// Returns the amount that the call takes from a bucket of this unit. Unknown tokens count as zero.
     pub(crate) const fn of(self, unit: Unit) -> f64 {
         let Tokens { all, input, output } = match self.tokens {
             Some(tokens) => tokens,
@@ -108,7 +111,7 @@ impl std::fmt::Debug for Cost {
     }
 }
 
-/// More than any request has, and less than what sums could overflow at.
+/// The maximum number of tokens of a call. It is more than any request has, and sums of it do not overflow.
 pub(crate) const TOKENS_MAX: f64 = 1e9;
 
 const fn sane(tokens: f64) -> f32 {

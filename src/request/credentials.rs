@@ -1,25 +1,25 @@
-//! What a request says of its account: API keys and tokens in headers, else in the query.
+//! Finds the credentials of a request: API keys and tokens in headers, else in the query.
 //!
-//! Values from here go into a hash and nowhere else.
+//! The values are only hashed. They are never stored or printed.
 
 use http::{HeaderMap, Uri};
 
 use super::host;
 
-/// Headers that say who calls.
+/// Headers that hold a credential.
 const HEADERS: &[&str] = &["authorization", "api-key", "x-api-key", "x-goog-api-key", "ocp-apim-subscription-key"];
-/// Headers of OpenAI that say on whose account, beside the credential.
+/// OpenAI's headers that name the account, in addition to the credential.
 const ACCOUNT_HEADERS: &[&str] = &["openai-organization", "openai-project"];
-/// Parameters of a query that say who calls, on any host.
+/// Query parameters that hold a credential, on any host.
 const PARAMETERS: &[&str] = &["api-key", "api_key", "subscription-key", "access_token"];
-/// A request signed in its query says who calls in this.
+/// The query parameter that names the signer in a request signed by its query.
 const SIGNED: &str = "x-amz-credential";
-/// Google's parameter. `key` means many things elsewhere.
+/// Google's query parameter. It counts only on Google's hosts, because `key` has other meanings elsewhere.
 const GOOGLES: &str = "key";
 
-/// Each credential of a request, as a name and the part of the value that stays the same from call to call.
+/// Returns the credentials of a request, each as a name and the part of the value that is the same for every call.
 ///
-/// The query counts only where no header has a credential.
+/// The query counts only if no header has a credential.
 pub(super) fn of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> impl Iterator<Item = (&'a str, &'a [u8])> {
     let is_google = host::is_in(host::of(uri, headers), "googleapis.com");
     let has_header = HEADERS.iter().any(|name| headers.contains_key(*name));
@@ -43,9 +43,10 @@ pub(super) fn of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> impl Iterator<Item
     in_headers.chain(in_query)
 }
 
-/// The access key of a signature, which is another for each request: `AWS4-HMAC-SHA256 Credential=AKIA…/20261128/…`.
+/// Returns the access key of a signature, because the signature itself differs for each request: `AWS4-HMAC-SHA256
+/// Credential=AKIA…/20261128/…`.
 ///
-/// Tencent's and Volcano Engine's signatures have the same form, Baidu's is `bce-auth-v1/{access key}/…`.
+/// Tencent's and Volcano Engine's signatures have the same form. Baidu's is `bce-auth-v1/{access key}/…`.
 fn signer(authorization: &[u8]) -> Option<&[u8]> {
     let text = std::str::from_utf8(authorization).ok()?;
     if let Some(rest) = text.strip_prefix("bce-auth-v1/") {

@@ -1,14 +1,14 @@
-//! Until when a call may wait.
+//! The deadline of a call.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Until when a call may wait, attempts and sleeps together, set in a request's extensions.
+/// The time until which a call may wait, over all attempts and delays. Insert it into the request's extensions.
 ///
-/// A call whose turn cannot come in time is answered locally at once (`local_deadline`), and a throttled call whose next
-/// sleep would not fit gets the server's 429. An attempt that is on the wire is not interrupted: that is the
-/// business of a timeout layer.
+/// A call whose turn does not come before the deadline is rejected at once (`local_deadline`). A throttled call gets
+/// the server's 429 if the next delay would end after the deadline. An attempt in flight is not interrupted; use a
+/// timeout layer for that.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// So much time from now; a time beyond what the clock can hold is no deadline in practice.
+    /// Creates a deadline `time` from now. A time that the clock cannot represent means no deadline.
     pub fn within(time: Duration) -> Self {
         let now = Instant::now();
         Self { at: now.checked_add(time).unwrap_or(now + crate::time::NEVER) }

@@ -1,8 +1,8 @@
-//! The host that a request goes to.
+//! Finds the host of a request.
 
 use http::{HeaderMap, Uri};
 
-/// The host of a request, without its port: of the address, else of the `host` header.
+/// Returns the host of a request without its port: that of the URI, else of the `host` header.
 pub(crate) fn of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
     let in_header = || headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
     uri.host().unwrap_or_else(|| {
@@ -13,7 +13,7 @@ pub(crate) fn of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
     })
 }
 
-/// Whether a host is this domain or one of its subdomains.
+/// Returns true if a host is this domain or one of its subdomains.
 pub(crate) fn is_in(host: &str, domain: &str) -> bool {
     let Some(at) = host.len().checked_sub(domain.len()) else { return false };
     let (head, tail) = host.as_bytes().split_at(at);

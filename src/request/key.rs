@@ -1,4 +1,4 @@
-//! Which calls share one quota.
+//! The key of the calls that share one quota.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
@@ -9,18 +9,21 @@ use super::{credentials, host, path};
 
 static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// Which calls share one quota: a hash under a key that is drawn anew in each process.
+/// The key of the calls that share one quota.
 ///
-/// By default it is made of the scheme and host, the credentials, and the *pool*: the model in the path or else in the JSON
-/// body, as sent. Two keys on one shared bucket cost next to nothing; one key on two buckets makes each wait for the
-/// other. The rules, and what to do where they do not fit, are in the
-/// package's `docs/keys.md`.
+/// It is a hash with a random secret per process.
 ///
-/// When a server says that an account's plan or balance is used up, all keys that differ in the pool alone are closed
-/// together.
+/// By default it is derived from the scheme and host, the credentials, and the *pool*. The pool is the model in the
+/// path, else the model in the JSON body, else the resource in the path. Two keys for one limit cost a few 429s. One
+/// key for two limits makes calls wait without need. The package's `docs/keys.md` lists the rules and what to do where
+/// they do not fit.
 ///
-/// Put one into a request's extensions, or give a function to [`RetryOn429Layer::key`](crate::RetryOn429Layer::key),
-/// to decide yourself; a key made with [`new`](Self::new) is related to no other:
+/// When a server says that the plan or the balance of an account is exhausted, all keys that differ only in the pool
+/// are closed together.
+///
+/// To choose the key yourself, insert one into a request's extensions or pass a function to
+/// [`RetryOn429Layer::key`](crate::RetryOn429Layer::key). A key made with [`new`](Self::new) belongs to no account, so
+/// an exhausted balance closes that key alone.
 ///
 /// ```
 /// use tower_429::QuotaKey;
@@ -32,12 +35,12 @@ static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub struct QuotaKey(u64);
 
 impl QuotaKey {
-    /// A key of your own: equal values share a quota.
+    /// Creates a key from a value. Equal values give the same key.
     pub fn new(value: impl Hash) -> Self {
         Self(HASH.hash_one(value))
     }
 
-    /// The default key of a request for a pool of calls, most often a model's name.
+    /// Returns the default key of a request for a pool, usually the name of a model.
     ///
     /// ```
     /// use tower_429::QuotaKey;
@@ -51,7 +54,7 @@ impl QuotaKey {
     }
 
     pub(crate) fn of_head(uri: &Uri, headers: &HeaderMap, pool: &[u8]) -> Self {
-        // A sum does not depend on the order in which a client sets its headers.
+        // A sum does not depend on the order of the headers.
         let credentials = credentials::of(uri, headers).map(|credential| HASH.hash_one(credential));
         let credentials = credentials.fold(0, u64::wrapping_add);
         let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
@@ -59,7 +62,7 @@ impl QuotaKey {
         Self::new((uri.scheme_str(), authority, credentials, pool))
     }
 
-    /// The key of a request whose body names this model, if it does.
+    /// Returns the key of a request. `model` is the model in its body.
     pub(crate) fn of_model(
         uri: &Uri,
         headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! Who shares a limit with this request, and what does it cost?
+//! Request types: the key, the cost, the deadline and the priority of a call.
 
 pub(crate) mod body;
 mod cost;
@@ -17,12 +17,14 @@ pub use key::QuotaKey;
 pub use priority::Priority;
 pub(crate) use priority::next_number;
 
-/// In a request's extensions: this call is paced and cooled down, but never sent twice.
+/// Disables retries for a request when inserted into its extensions.
+///
+/// The call is still paced, and it waits for cooldowns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NoRetry;
 
-/// How often this request has been sent before, in the extensions of a request that is sent again.
+/// The number of times that a request has been sent before. A retry has it in its extensions; a first attempt does not.
 ///
-/// This is OpenTelemetry's `http.request.resend_count`; a first attempt carries none.
+/// It corresponds to OpenTelemetry's `http.request.resend_count`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResendCount(pub u32);

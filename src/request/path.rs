@@ -1,8 +1,8 @@
-//! What a request's path says of its pool: a model, or a resource of OpenAI's API.
+//! Finds the pool of a request in its path: a model, or a resource of OpenAI's API.
 
 use super::host::is_in;
 
-/// Resources of OpenAI's API whose limits are not those of a model.
+/// Resources of OpenAI's API that have limits of their own, not those of a model.
 const RESOURCES: &[&str] = &[
     "assistants",
     "audio",
@@ -22,10 +22,10 @@ const RESOURCES: &[&str] = &[
     "vector_stores",
     "videos",
 ];
-/// What stands before a resource: of OpenAI and those who are like it, of Azure, and of Anthropic's batches.
+/// The path segments before a resource: OpenAI's and compatible APIs', Azure's, and Anthropic's for batches.
 const BEFORE_RESOURCES: &[&str] = &["v1", "openai", "messages"];
 
-/// The model in a path, as sent.
+/// Returns the model in a path, as sent.
 pub(crate) fn model<'a>(host: &str, path: &'a str) -> Option<&'a str> {
     let by_host = if is_in(host, "amazonaws.com") || is_in(host, "amazonaws.com.cn") {
         behind(path, "/model/", 1)
@@ -38,32 +38,32 @@ pub(crate) fn model<'a>(host: &str, path: &'a str) -> Option<&'a str> {
     } else {
         None
     };
-    // Azure's and OpenAI's older paths, which proxies have, too, and Google's.
+    // Azure's, Google's and OpenAI's older paths are matched on any host, because proxies use them, too.
     let anywhere = || behind(path, "/openai/deployments/", 1).or_else(|| behind(path, "/v1/engines/", 1));
     by_host.or_else(anywhere).or_else(|| before_colon(path, "/models/"))
 }
 
-/// The resource that a path of an API like OpenAI's is about, if its limits are not those of a model.
+/// Returns the resource in a path, if it has limits of its own.
 pub(crate) fn resource(path: &str) -> Option<&str> {
     let after = path.split('/').skip(1);
     let mut pairs = path.split('/').zip(after);
     pairs.find(|(before, it)| BEFORE_RESOURCES.contains(before) && RESOURCES.contains(it)).map(|(_, it)| it)
 }
 
-/// All that follows a mark in a path.
+/// Returns the part of a path after `mark`.
 fn rest_behind<'a>(path: &'a str, mark: &str) -> Option<&'a str> {
     let at = memchr::memmem::find(path.as_bytes(), mark.as_bytes())?;
     Some(&path[at + mark.len()..]).filter(|rest| !rest.is_empty())
 }
 
-/// At most so many segments behind a mark.
+/// Returns at most `segments` path segments after `mark`.
 fn behind<'a>(path: &'a str, mark: &str, segments: usize) -> Option<&'a str> {
     let rest = rest_behind(path, mark)?;
     let end = rest.match_indices('/').nth(segments - 1).map_or(rest.len(), |(at, _)| at);
     Some(&rest[..end]).filter(|found| !found.is_empty() && !found.starts_with('/'))
 }
 
-/// The segment behind a mark, to its colon: `/models/gemini-2.5-pro:generateContent`.
+/// Returns the segment after `mark` up to its colon: `/models/gemini-2.5-pro:generateContent`.
 fn before_colon<'a>(path: &'a str, mark: &str) -> Option<&'a str> {
     let segments = path.match_indices(mark).filter_map(|(at, _)| path[at + mark.len()..].split('/').next());
     segments.filter_map(|segment| segment.split_once(':')).map(|(model, _)| model).find(|model| !model.is_empty())
@@ -140,7 +140,7 @@ mod tests {
             ),
             ("api.replicate.com", "/v1/deployments/acme/app/predictions", Some("acme/app")),
             ("api.replicate.com", "/v1/predictions", None),
-            // and none
+            // No model in the path
             ("api.openai.com", "/v1/models/gpt-4o", None),
             ("api.openai.com", "/v1/chat/completions", None),
             ("api.github.com", "/repos/o/r/deployments/1/statuses", None),

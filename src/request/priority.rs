@@ -1,35 +1,36 @@
-//! The order of calls that wait: their class, and their number within it.
+//! The priority class of a call, and its number within the class.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
-/// The next number. All queues share one counter, so that calls of different keys keep their order where they meet.
+/// Returns the next number. All queues share one counter, so calls of different keys have one common order.
 pub(crate) fn next_number() -> u64 {
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Who goes first when calls wait, set in a request's extensions.
+/// The priority of a waiting call. Insert it into the request's extensions. The default is `Normal`.
 ///
-/// The classes share by weight, so that none starves: while all three wait, of 21 calls 16 are interactive, 4 normal
-/// and 1 batch ([`weight`](Self::weight)). Within a class the order is first come, first served.
+/// The classes share the permits by weight, so no class starves. While all three classes wait, 16 of 21 admitted calls
+/// are interactive, 4 are normal and 1 is batch (see [`weight`](Self::weight)). Within a class, the order is first
+/// come, first served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Priority {
-    /// Somebody is waiting for the answer.
+    /// A user waits for the response.
     Interactive,
-    /// The default.
+    /// Other calls. This is the default.
     #[default]
     Normal,
-    /// Work that may take as long as it takes.
+    /// Background work without a time limit.
     Batch,
 }
 
 impl Priority {
     pub(crate) const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Batch];
 
-    /// The share of this class while others wait, too.
+    /// Returns the weight of the class: its share of the admissions while other classes wait.
     pub const fn weight(self) -> u64 {
         match self {
             Self::Interactive => 16,
@@ -42,14 +43,14 @@ impl Priority {
         self as usize
     }
 
-    /// What one admission costs the class: the inverse of its weight.
+    /// Returns the cost of one admission of the class: the inverse of its weight.
     pub(crate) const fn stride(self) -> u64 {
         Self::Interactive.weight() / self.weight()
     }
 }
 
 impl Priority {
-    /// A name for logs and metrics, distinct for each variant.
+    /// The name for logs and metrics, distinct for each variant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Interactive => "interactive",

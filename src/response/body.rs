@@ -1,6 +1,7 @@
-//! The response body of both layers: the inner body untouched, or what was read of it and then the rest, or our own words.
+//! The response body of both layers. It forwards the inner body, replays a part that was read ahead, or holds a local
+//! rejection.
 //!
-//! It holds the permit of its call until the first of end of stream, error and drop.
+//! It holds the call's permit until the body ends, fails or is dropped.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,30 +16,34 @@ use tokio::time::Sleep;
 use crate::response::stream_errors::Observer;
 use crate::wait_queue::Permit;
 
-/// At most so many frames of an error body are read ahead, whatever their size: empty ones cost memory, too.
+/// The maximum number of frames of an error body that are read ahead. It bounds the memory used by empty frames.
 const MAX_FRAMES: usize = 4096;
 
 pin_project! {
-    /// The body of a response that came through [`RetryOn429`](crate::RetryOn429) or
-    /// [`ConcurrencyLimit`](crate::ConcurrencyLimit).
+    /// The body of a response of [`RetryOn429`](crate::RetryOn429) or [`ConcurrencyLimit`](crate::ConcurrencyLimit).
     ///
-    /// On success it forwards the inner body's frames as they are; `is_end_stream`, `size_hint` and trailers stay exact.
-    /// An error body that was read for its verdict is handed back whole: what was read, then the rest, then its error.
+    /// A successful response's frames are forwarded unchanged. `is_end_stream`, `size_hint` and trailers stay exact. An
+    /// error body that was read for classification is replayed in full: the part that was read, then the rest, then its
+    /// error.
     ///
-    /// The call's permit is given back at the first of end of stream (trailers are one), error and drop of this body. The permit
-    /// of a body that is not polled once within 1 s is lent to a call that waits, and the body stays readable: see
-    /// [unread bodies](crate::limit#unread-bodies).
+    /// The call's permit is released when the body ends, fails or is dropped. Trailers end the body. If the body is not
+    /// polled within 1 s (the default of `lend_unread_after`), its permit is lent to a waiting call. The body stays
+    /// readable: see [unread bodies](crate::limit#unread-bodies).
+    ///
+    /// # Errors
+    ///
+    /// Errors of the inner body are forwarded unchanged.
     #[must_use = "a body that is kept without being read keeps its call's permit"]
     pub struct ResponseBody<B: Body> {
-        // The order of fields is the order of release: the inner body first, then the permit.
+        // Fields are dropped in this order: the inner body first, then the permit.
         #[pin]
         kind: Kind<B>,
         guard: Option<BodyGuard>,
     }
 }
 
-/// What goes with a body until it ends: its call's permit, and who looks for errors as it streams by and tells the permit's
-/// controller of them.
+/// The state that a body keeps until it ends: the call's permit, and the observer that finds errors in the stream and
+/// reports them to the controller.
 pub(crate) struct BodyGuard {
     permit: Permit,
     observer: Observer,
@@ -54,7 +59,7 @@ pin_project! {
 }
 
 impl<B: Body<Data = Bytes>> ResponseBody<B> {
-    /// The inner body, with what it holds; one that is over already holds nothing.
+    /// Wraps the inner body. The guard is dropped at once if the body has already ended.
     #[inline]
     pub(crate) fn inner(body: B, guard: Option<BodyGuard>) -> Self {
         let guard = guard.and_then(|guard| guard.handed_out(body.is_end_stream()));
@@ -76,12 +81,12 @@ impl BodyGuard {
         Self { permit, observer }
     }
 
-    /// A permit alone: nobody looks.
+    /// Creates a guard with a permit and no observer.
     pub(crate) fn permit(permit: Permit) -> Self {
         Self::new(permit, Observer::default())
     }
 
-    /// The body goes to its caller. One that is over holds nothing any more.
+    /// Records that the body goes to the caller. Returns `None` if the body has already ended.
     #[inline]
     fn handed_out(mut self, over: bool) -> Option<Self> {
         if over {
@@ -91,7 +96,7 @@ impl BodyGuard {
         Some(self)
     }
 
-    /// A frame has come by, or the end. Callbacks of the user's may run, and panic.
+    /// Observes a frame or the end. It may run a callback of the user, which may panic.
     #[inline]
     fn see(&mut self, data: Option<&Bytes>, over: bool) {
         if data.is_some() {
@@ -120,8 +125,8 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             KindProj::Local { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         };
         let frame = ready!(polled);
-        // hyper's server never polls again after an exact content-length: ask after each frame, but never on `Pending`.
-        // Nothing comes after trailers, either.
+        // hyper's server does not poll again after an exact content-length, so check for the end after each frame.
+        // Nothing follows trailers.
         if let Some(guard) = this.guard {
             let data = match &frame {
                 Some(Ok(frame)) => frame.data_ref(),
@@ -130,7 +135,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             if data.is_some() && !this.kind.is_end_stream() {
                 guard.see(data, false);
             } else if let Some(mut guard) = this.guard.take() {
-                // Taken out first: a callback that panics drops the permit, too.
+                // The guard is taken out first, so that a callback that panics drops the permit, too.
                 guard.see(data, true);
             }
         }
@@ -174,10 +179,10 @@ impl<B: Body> std::fmt::Debug for ResponseBody<B> {
     }
 }
 
-/// A body of which a bounded part has been read, to be judged and then handed back.
+/// A body of which a bounded part is read for classification and then replayed.
 ///
-/// The rest is boxed: a body that has been polled cannot move, and it need not be `Unpin`. An error met while reading is
-/// kept behind what was read: a body polled again after its error may look whole.
+/// The rest is boxed, because a body that has been polled cannot move and may not be `Unpin`. An error is kept until
+/// the read part has been replayed, because a body polled after an error may look complete.
 pub(crate) struct ReadAhead<B: Body> {
     frames: VecDeque<Frame<Bytes>>,
     len: usize,
@@ -191,7 +196,8 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
         Self { frames: VecDeque::new(), len: 0, error: None, rest: Some(Box::pin(body)), timer: None }
     }
 
-    /// Reads until the body ends, fails, exceeds `most` bytes, takes longer than `time`, or `enough` has been read.
+    /// Reads until the body ends, fails, exceeds `most` bytes or takes longer than `time`, or until `enough` returns
+    /// true.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -231,7 +237,7 @@ impl<B: Body<Data = Bytes>> ReadAhead<B> {
         Poll::Ready(())
     }
 
-    /// What was read, up to `most` bytes, in one piece.
+    /// Returns up to `most` bytes of the part that was read, in one piece.
     pub(crate) fn bytes(&self, most: usize) -> Bytes {
         let mut data = self.frames.iter().filter_map(Frame::data_ref).filter(|data| !data.is_empty());
         let Some(first) = data.next() else { return Bytes::new() };

@@ -1,7 +1,7 @@
-//! Makes streaming request bodies replayable: read into memory up to a cap, passed through whole beyond it.
+//! Buffers streaming request bodies so that they can be sent again. A longer body is streamed and sent once.
 //!
-//! Put a [`BufferBodyLayer`] above a [`RetryOn429Layer`](crate::RetryOn429Layer) whose client sends bodies that cannot be
-//! copied. It is the one layer that changes the type of the request body, to [`BufferedBody`].
+//! Put a [`BufferBodyLayer`] above a [`RetryOn429Layer`](crate::RetryOn429Layer) if the client sends bodies that cannot
+//! be copied. It changes the type of the request body to [`BufferedBody`]. No other layer of the crate changes it.
 //!
 //! ```
 //! use tower_429::{BufferBodyLayer, BufferedBody, RetryOn429Layer};
@@ -23,7 +23,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// A request body up to this size is buffered: 8 MiB.
+/// The default maximum size of a buffered request body: 8 MiB.
 pub const DEFAULT_BUFFER: usize = 8 << 20;
 
 /// Buffers request bodies so that they can be sent again. See [`BufferedBody`].
@@ -33,12 +33,13 @@ pub struct BufferBodyLayer {
 }
 
 impl BufferBodyLayer {
-    /// Buffers up to [`DEFAULT_BUFFER`] bytes.
+    /// Creates a layer that buffers up to [`DEFAULT_BUFFER`] bytes.
     pub const fn new() -> Self {
         Self { max: DEFAULT_BUFFER }
     }
 
-    /// Buffers up to so many bytes. A longer body is sent as it comes, once.
+    /// Sets the maximum number of bytes that are buffered. A longer body is streamed and sent once. Default:
+    /// [`DEFAULT_BUFFER`].
     #[must_use]
     pub const fn max(mut self, bytes: usize) -> Self {
         self.max = bytes;
@@ -62,8 +63,8 @@ impl<S> Layer<S> for BufferBodyLayer {
 
 /// The service of a [`BufferBodyLayer`].
 ///
-/// The body is read before the inner service is called. An error while reading is passed on within the body, so that the
-/// client reports it as its own.
+/// The body is read before the inner service is called. A read error is returned by the buffered body, so the client
+/// reports it as its own.
 #[derive(Debug, Clone)]
 pub struct BufferBody<S> {
     inner: S,
@@ -84,7 +85,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // Reading may take long: the readied instance is given up, and a fresh one readied when the body is there.
+        // Reading may take long, so the ready instance is dropped here and a clone is polled ready after the body has
+        // been read.
         let fresh = self.inner.clone();
         drop(std::mem::replace(&mut self.inner, fresh));
         let service = self.inner.clone();
@@ -96,7 +98,7 @@ where
 }
 
 pin_project! {
-    /// The future of [`BufferBody`].
+    /// The response future of [`BufferBody`].
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B>
     where
@@ -127,7 +129,7 @@ struct Reading<B: Body> {
 }
 
 impl<B: Body> Reading<B> {
-    /// Reads to the end, to an error, or beyond the cap: the last two are for the inner service to meet.
+    /// Reads until the body ends, fails or exceeds `max` bytes. The inner service handles a failed or long body.
     fn poll(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<BufferedBody<B>> {
         let mut error = None;
         while let Some(body) = &mut self.body
@@ -151,12 +153,12 @@ impl<B: Body> Reading<B> {
         }
         let rest = self.body.take();
         let whole = rest.is_none() && error.is_none();
-        // One piece, so that layers below can look into it.
+        // The body is joined into one piece, so that the layers below can read it.
         let mut read = std::mem::take(&mut self.read);
         if whole && read.len() > 1 {
             read = vec![read.concat().into()];
         }
-        read.reverse(); // taken from its end
+        read.reverse(); // `pop` takes the next piece
         Poll::Ready(BufferedBody { read, len: self.len, trailers: self.trailers.take(), rest, error })
     }
 }
@@ -189,9 +191,9 @@ where
     }
 }
 
-/// A request body that was read into memory, or, when it is longer than the cap, its beginning and the rest as it comes.
+/// A request body that is buffered in memory, or the buffered start and the stream of a longer one.
 pub struct BufferedBody<B: Body> {
-    /// In reverse: the next piece is the last.
+    /// The pieces in reverse order: the next one is the last.
     read: Vec<Bytes>,
     len: usize,
     trailers: Option<http::HeaderMap>,
@@ -200,7 +202,7 @@ pub struct BufferedBody<B: Body> {
 }
 
 impl<B: Body> BufferedBody<B> {
-    /// A copy, if the whole body is in memory; it shares the bytes.
+    /// Returns a copy that shares the bytes, or `None` if the body is not entirely in memory.
     pub fn try_clone(&self) -> Option<Self> {
         let whole = self.rest.is_none() && self.error.is_none();
         whole.then(|| Self {
@@ -258,7 +260,7 @@ impl<B: Body> Body for BufferedBody<B> {
     }
 }
 
-// The pinned parts are behind boxes of their own.
+// The only part that needs pinning is in a box.
 impl<B: Body> Unpin for BufferedBody<B> {}
 
 impl<B: Body> std::fmt::Debug for BufferedBody<B> {

@@ -1,15 +1,15 @@
-//! What an error says: its verdict, and the `type` and `code` that callers match on. Pure functions of bytes.
+//! The content of a server's error: its verdict, and the `type` and `code` that callers match on.
 
 use serde_json::{Map, Value};
 
 use crate::classify::Verdict;
 
-/// A longer type, code or model is not kept: 64 bytes.
+/// The maximum length of a type, a code or a model that is kept: 64 bytes.
 const WORD_MAX: usize = 64;
-/// Members of a document that are its error.
+/// Members of a document that hold its error.
 const ERROR_MEMBERS: &[&str] =
     &["error", "errors", "error_code", "error_msg", "error_message", "base_resp", "last_error"];
-/// Members that stand beside an error and are no content.
+/// Members that may stand beside an error without being content.
 const ENVELOPE_MEMBERS: &[&str] = &[
     "code",
     "created",
@@ -35,17 +35,17 @@ const ENVELOPE_MEMBERS: &[&str] = &[
     "user_id",
 ];
 
-/// What a server's error says. It is kept for as long as the error closes a key, so it is small whatever the server sent.
+/// The content of a server's error. It is kept while the error closes a key, so its size is bounded.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ErrorReply {
     pub(crate) verdict: Verdict,
-    /// A string or a number; a string only of letters, digits, `_`, `.` and `-`.
+    /// A string or a number. A string has only letters, digits, `_`, `.` and `-`.
     pub(crate) error_type: Option<Value>,
     pub(crate) code: Option<Value>,
 }
 
 impl ErrorReply {
-    /// The verdict on an error, and its own words. `text` is an error body, or an event's line.
+    /// Creates the reply from a verdict. `text` is an error body or a line of an event.
     pub(crate) fn new(mut verdict: Verdict, text: &[u8]) -> Self {
         verdict.model = verdict.model.filter(|model| model.len() <= WORD_MAX);
         let document = documents(text).next().unwrap_or_default();
@@ -57,7 +57,7 @@ impl ErrorReply {
     }
 }
 
-/// A type or a code that is safe to repeat.
+/// Returns a type or a code if it is safe to repeat.
 fn word(value: &Value) -> Option<Value> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let repeat = match value {
@@ -68,10 +68,10 @@ fn word(value: &Value) -> Option<Value> {
     repeat.then(|| value.clone())
 }
 
-/// Whether a whole JSON document is an error and nothing else: no content stands beside it.
+/// Returns true if a complete JSON document is an error and has no content.
 ///
-/// Members that say nothing (`null`, `false`, 0, an empty text, list or object) are no content. OpenAI's Responses API
-/// returns a whole response with `"status": "failed"`: that is an error, too.
+/// Empty members (`null`, `false`, 0, an empty text, list or object) are not content. OpenAI's Responses API returns a
+/// whole response with `"status": "failed"`, which is an error.
 pub(crate) fn is_only_an_error(text: &[u8]) -> bool {
     let Ok(document) = serde_json::from_slice(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)) else { return false };
     let Some(members) = single(&document) else { return false };
@@ -81,7 +81,7 @@ pub(crate) fn is_only_an_error(text: &[u8]) -> bool {
     failed || members.iter().all(|(name, value)| known(name) || says_nothing(value))
 }
 
-/// The members of an object, or of the only one in a list.
+/// Returns the members of an object, or of the only object in a list.
 fn single(document: &Value) -> Option<&Map<String, Value>> {
     match document {
         Value::Array(items) => match &items[..] {
@@ -103,7 +103,7 @@ fn says_nothing(value: &Value) -> bool {
     }
 }
 
-/// The objects in a text, whatever stands before the first one: the `data:` of an event, a list's bracket.
+/// Returns the JSON objects in a text. Text before the first one is skipped, such as the `data:` of an event.
 fn documents(text: &[u8]) -> impl Iterator<Item = Value> {
     let start = text.iter().position(|byte| *byte == b'{').unwrap_or(text.len());
     serde_json::Deserializer::from_slice(&text[start..]).into_iter().map_while(Result::ok)

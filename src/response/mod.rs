@@ -1,4 +1,4 @@
-//! What response bodies hold: errors within successes, and the words of an error that callers match on.
+//! Response types: the response body, local rejections, and errors inside bodies.
 
 pub(crate) mod body;
 pub mod buffer;

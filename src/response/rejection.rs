@@ -1,4 +1,5 @@
-//! What we answer ourselves: a response like the server's own, marked as ours, so that error types never change.
+//! Local rejections: responses of the layer to calls that it does not send. They have the form of a server's response,
+//! so error types do not change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,29 +14,30 @@ use crate::classify::Verdict;
 use crate::response::error_reply::ErrorReply;
 use crate::wait_queue::{Closed, WaitLimit, WaitOutcome};
 
-/// Names the reason of a local answer, so that another process of ours understands it.
+/// The header that names the reason of a local rejection, so that this crate recognises it in another process.
 const LOCAL: HeaderName = HeaderName::from_static("x-tower-429-local");
 
-/// Why a call was answered locally, without being sent.
+/// The reason why a call was rejected locally, without being sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// The queue had no place left (`local_queue_full`).
+    /// The queue of the call's class is full (`local_queue_full`).
     QueueFull,
-    /// The call waited for as long as it may wait in a queue (`local_queue_timeout`).
+    /// The queue timeout expired before the call's turn (`local_queue_timeout`).
     QueueTimeout,
-    /// Its [`Deadline`](crate::Deadline) has passed, or its turn cannot come before it (`local_deadline`).
+    /// The call's [`Deadline`](crate::Deadline) has passed, or its turn does not come before it (`local_deadline`).
     Deadline,
-    /// The key's quota is used up, and it is not time to try again (the server's own code, else `local_quota_exhausted`).
+    /// The key's quota is exhausted and no probe is due (the server's own code, else `local_quota_exhausted`).
     QuotaExhausted,
-    /// The key is closed: the server asked for a longer wait than anybody accepts (`local_cooldown`).
+    /// The call would have to wait longer than `max_wait` (`local_cooldown`). The server asked for a longer delay, all
+    /// calls for the key failed for that long, or a bucket stays empty for longer.
     Cooldown,
 }
 
 impl RejectReason {
     const ALL: [Self; 5] = [Self::QueueFull, Self::QueueTimeout, Self::Deadline, Self::QuotaExhausted, Self::Cooldown];
 
-    /// The `code` in the body of the local answer, where it does not repeat the server's own.
+    /// Returns the `code` in the body of the response, if it does not repeat the server's own code.
     pub const fn code(self) -> &'static str {
         match self {
             Self::QueueFull => "local_queue_full",
@@ -46,7 +48,7 @@ impl RejectReason {
         }
     }
 
-    /// The value of the header `x-tower-429-local`.
+    /// Returns the value of the header `x-tower-429-local`. It is also the name for logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
@@ -57,7 +59,7 @@ impl RejectReason {
         }
     }
 
-    /// The reason that an answer of another process of ours names.
+    /// Returns the reason in a local rejection of another process.
     pub(crate) fn of_headers(headers: &HeaderMap) -> Option<Self> {
         let said = headers.get(LOCAL)?;
         Self::ALL.into_iter().find(|reason| said == reason.as_str())
@@ -65,16 +67,20 @@ impl RejectReason {
 
     const fn message(self) -> &'static str {
         match self {
-            Self::QueueFull => "Not sent: too many calls are waiting already.",
-            Self::QueueTimeout => "Not sent: waited for as long as a call may wait in the queue.",
-            Self::Deadline => "Not sent: the call's turn does not come before its deadline.",
-            Self::QuotaExhausted => "Not sent: the server said that the quota is used up.",
-            Self::Cooldown => "Not sent: the server asked for a longer wait than is accepted here.",
+            Self::QueueFull => "Not sent: the queue is full. Send fewer calls at a time, or raise max_queue.",
+            Self::QueueTimeout => {
+                "Not sent: the queue timeout expired. Send fewer calls at a time, or raise queue_timeout."
+            }
+            Self::Deadline => "Not sent: the call cannot start before its deadline. Use a later deadline.",
+            Self::QuotaExhausted => "Not sent: the server reported an exhausted quota. Check the plan and the balance.",
+            Self::Cooldown => {
+                "Not sent: the delay for this key exceeds max_wait. Wait for retry-after, or raise max_wait."
+            }
         }
     }
 }
 
-/// In the extensions of a response: it is ours, the server has not seen the call.
+/// Marks a response as a local rejection, in the response's extensions. The call was not sent.
 ///
 /// ```
 /// use tower_429::{RejectReason, LocalRejection};
@@ -87,11 +93,11 @@ impl RejectReason {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct LocalRejection {
-    /// Why.
+    /// The reason of the rejection.
     pub reason: RejectReason,
-    /// When it is worth trying again, if that is known.
+    /// The delay after which a new call can succeed, if it is known.
     pub retry_after: Option<Duration>,
-    /// What the server said when the quota was used up.
+    /// The error with which the server reported the exhausted quota.
     said: Option<Arc<ErrorReply>>,
 }
 
@@ -100,18 +106,18 @@ impl LocalRejection {
         Self { reason, retry_after, said: None }
     }
 
-    /// Keeps what the server said, where the reason is that a quota is used up.
+    /// Keeps the server's error if the reason is an exhausted quota.
     pub(crate) fn said_by(mut self, said: Option<Arc<ErrorReply>>) -> Self {
         self.said = said.filter(|_| self.reason == RejectReason::QuotaExhausted);
         self
     }
 
-    /// What the server said when the quota was used up; nothing for any other reason.
+    /// Returns the server's verdict that reported the exhausted quota, or `None` for any other reason.
     pub fn verdict(&self) -> Option<&Verdict> {
         self.said.as_ref().map(|said| &said.verdict)
     }
 
-    /// What a wait in the queue ended with: the call's ticket, or the answer to a call that is not sent.
+    /// Returns the ticket of an admitted call, or the rejection of a call that is not sent.
     pub(crate) fn of_wait<T>(outcome: WaitOutcome<T>) -> Result<T, Self> {
         Err(match outcome {
             WaitOutcome::Admitted(ticket) => return Ok(ticket),
@@ -123,17 +129,19 @@ impl LocalRejection {
         })
     }
 
-    /// The answer of a key that is closed.
+    /// Creates the rejection of a key that is closed.
     pub(crate) const fn closed(closed: Closed) -> Self {
         let reason = if closed.quota { RejectReason::QuotaExhausted } else { RejectReason::Cooldown };
         Self::new(reason, Some(closed.retry_after))
     }
 
-    /// The default local answer: a 429 with an OpenAI-shaped body, `retry-after-ms` and `retry-after` where known, and the
-    /// header `x-tower-429-local`, which names the reason.
+    /// Creates the default response: a 429 with an OpenAI-shaped body.
     ///
-    /// While a quota is used up, it repeats the `type` and the `code` of the server's own answer, for callers that match on
-    /// them: a number, or up to 64 letters, digits, `_`, `.` and `-`.
+    /// The header `x-tower-429-local` names the reason. `retry-after-ms` and `retry-after` are set if the delay is
+    /// known.
+    ///
+    /// While a quota is exhausted, the body repeats the `type` and the `code` of the server's error, for callers that
+    /// match on them. They are repeated if they are a number, or up to 64 letters, digits, `_`, `.` and `-`.
     ///
     /// ```
     /// use http::StatusCode;
@@ -167,7 +175,7 @@ impl LocalRejection {
     }
 }
 
-/// Makes the local answer.
+/// Creates the response to a call that is rejected locally.
 pub(crate) type RejectWith = Arc<dyn Fn(&LocalRejection) -> Response<Bytes> + Send + Sync>;
 
 impl fmt::Display for RejectReason {

@@ -1,8 +1,8 @@
-//! Errors inside successes: looks at a body as it streams by, copies nothing, and reads only what may be one.
+//! Finds errors inside the bodies of successful responses while they stream through, without copying them.
 //!
-//! An event stream is looked at line by line, JSON as a whole, both up to [`LINE_MAX`]. A line is read only when it
-//! contains `"error"` with both its quotes, or the like: within a string of a JSON document they would be escaped. A JSON
-//! document counts only when it is an error and nothing else.
+//! An event stream is searched by line, a JSON body as a whole, both up to [`LINE_MAX`]. A line is parsed only if it
+//! contains `"error"` with both quotes, or a similar word; inside a JSON string the quotes would be escaped. A JSON
+//! document counts only if it is an error without other content.
 
 #[cfg(test)]
 mod tests;
@@ -19,48 +19,48 @@ use memchr::{memchr, memrchr};
 
 use super::error_reply::{ErrorReply, is_only_an_error};
 
-/// A longer line, or a longer JSON document, is no error: 64 KiB.
+/// The maximum length of a line or a JSON document that is parsed: 64 KiB.
 pub(crate) const LINE_MAX: usize = 64 << 10;
-/// The pieces of a line that are remembered, whatever their size.
+/// The maximum number of pieces of a line that are kept. It bounds the memory used by small pieces.
 const PIECES_MAX: usize = 4096;
-/// What an event that is an error contains one of.
+/// Words of which an error event contains at least one.
 static IN_EVENT: LazyLock<[Finder<'static>; 3]> =
     LazyLock::new(|| [Finder::new(b"\"error\""), Finder::new(b"\"error_code\""), Finder::new(b"\"base_resp\"")]);
-/// What a JSON document that is an error contains: `"error"`, `"error_code"`; or MiniMax's own envelope.
+/// Words of which a JSON error document contains at least one: `"error"`, `"error_code"`, or MiniMax's `"base_resp"`.
 static IN_JSON: LazyLock<[Finder<'static>; 2]> =
     LazyLock::new(|| [Finder::new(b"\"error"), Finder::new(b"\"base_resp\"")]);
-/// What an event's data begins with.
+/// The prefix of an event's data line.
 const DATA: &[u8] = b"data:";
-/// What tells the tokens that a call has used.
+/// The member that holds the tokens that a call has used.
 const IN_USAGE: &[u8] = b"\"total_tokens\"";
-/// One less than the longest of these: what has to be remembered of a piece that may end within one.
+/// The length of the longest word less one: the bytes kept of a piece, since it may end within a word.
 const CARRY: usize = 11;
 
-/// Reads what may be an error, and is told of what a body turned out to hold.
+/// Parses possible errors of a body and receives the results.
 pub(crate) trait BodyErrors: Send + Sync {
-    /// What a text says, if it is an error.
+    /// Parses a text. Returns `None` if it is not an error.
     fn read(&self, text: &[u8]) -> Option<ErrorReply>;
-    /// The body holds this error. It may run callbacks of the user's.
+    /// Receives an error of the body. It may run a callback of the user.
     fn found(&mut self, error: ErrorReply);
-    /// Whether somebody waits for [`none_found`](Self::none_found).
+    /// Returns true if the result of [`none_found`](Self::none_found) is needed.
     fn waits(&self) -> bool;
-    /// The first event, or the whole document, is no error. It may run callbacks of the user's.
+    /// Receives that the first event, or the whole document, is not an error. It may run a callback of the user.
     fn none_found(&mut self);
 }
 
-/// What is known of a body so far.
+/// The state of the search in one body.
 #[derive(Default)]
 pub(crate) struct Observer {
     form: Form,
-    /// Without it errors are not looked for.
+    /// `None` if errors are not searched for.
     errors: Option<Box<dyn BodyErrors>>,
-    /// The unfinished line, or the document so far; made only when one does not arrive in one piece.
+    /// The unfinished line or document. It is created only if a line does not arrive in one piece.
     pieces: Option<Box<Pieces>>,
-    /// Where somebody wants to know what the call has used.
+    /// `None` if the used tokens are not searched for.
     usage: Option<Usage>,
 }
 
-/// Tokens, as small as they are in a [`Cost`](crate::Cost): each response body carries queue for them.
+/// Token counts as `f32`, to save memory: each response body holds one.
 #[derive(Debug)]
 struct Usage {
     estimated: f32,
@@ -69,7 +69,7 @@ struct Usage {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Neither: not looked at.
+    /// Any other type. It is not searched.
     #[default]
     Other,
     Json,
@@ -80,17 +80,17 @@ enum Form {
 struct Pieces {
     pieces: Vec<Bytes>,
     len: usize,
-    /// One of the words has been seen.
+    /// Whether one of the words was found.
     suspicious: bool,
-    /// Too long to be an error: forgotten up to its end.
+    /// Whether the line is too long to be an error. It is dropped up to its end.
     skipped: bool,
-    /// The last bytes before the next piece.
+    /// The last bytes of the previous piece.
     carry: [u8; CARRY],
     carried: usize,
 }
 
 impl Observer {
-    /// An observer for a body of the type that these headers say.
+    /// Creates an observer for a body with these headers.
     #[inline]
     pub(crate) fn new(headers: &HeaderMap) -> Self {
         let form = match headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) {
@@ -102,37 +102,37 @@ impl Observer {
         Self { form: if encoded { Form::Other } else { form }, ..Self::default() }
     }
 
-    /// Also looks for errors, where the body has a form that is looked at.
+    /// Enables the search for errors, if the type of the body is searched.
     pub(crate) fn with_errors(mut self, errors: impl FnOnce() -> Box<dyn BodyErrors>) -> Self {
         self.errors = (self.form != Form::Other).then(errors);
         self
     }
 
-    /// Whether the body is looked at.
+    /// Returns true if the type of the body is searched.
     pub(crate) fn looks(&self) -> bool {
         self.form != Form::Other
     }
 
-    /// Also looks for the tokens that were used.
+    /// Enables the search for the used tokens, if the cost was estimated.
     pub(crate) fn with_usage(mut self, estimated: Option<f64>) -> Self {
         self.usage = estimated.map(|estimated| Usage { estimated: estimated as f32, used: None });
         self
     }
 
-    /// What the call was estimated at, and what the body said last that it has used. One that says so across two pieces is
-    /// not understood: then the estimate stands.
+    /// Returns the estimated tokens and the last used tokens that the body states. A number split across two pieces is
+    /// not found; the estimate then stays.
     pub(crate) fn usage(&self) -> Option<(f64, f64)> {
         let usage = self.usage.as_ref()?;
         Some((usage.estimated.into(), usage.used?.into()))
     }
 
-    /// Whether the body is an event stream.
+    /// Returns true if the body is an event stream.
     pub(crate) fn is_events(&self) -> bool {
         self.form == Form::Events
     }
 
-    /// Looks at the next piece of the body, if there is one; `last` when none follows. Tells of an error that is complete
-    /// with it.
+    /// Searches the next piece of the body. `last` is true if no piece follows. It reports an error that is complete
+    /// with this piece.
     #[inline]
     pub(crate) fn see(&mut self, data: Option<&Bytes>, last: bool) {
         if let (Some(data), Some(usage)) = (data, &mut self.usage)
@@ -141,7 +141,7 @@ impl Observer {
             usage.used = tokens_used(data).or(usage.used);
         }
         let Some(mut errors) = self.errors.take() else { return };
-        let mut passed = false; // the first event, or the whole document
+        let mut passed = false; // the first event, or the whole document, is complete
         let found = match (self.form, data) {
             (Form::Other, _) | (_, None) => None,
             (Form::Json, Some(data)) => self.see_json(data, last, &*errors),
@@ -156,7 +156,7 @@ impl Observer {
         self.errors = Some(errors);
     }
 
-    /// The unfinished line, or the document, has ended.
+    /// Parses the unfinished line or document at its end.
     fn end(&mut self, errors: &dyn BodyErrors) -> Option<ErrorReply> {
         let pieces = self.pieces.take()?;
         let text = (pieces.suspicious && !pieces.skipped).then(|| pieces.concat())?;
@@ -189,7 +189,7 @@ impl Observer {
             found = self.end(errors);
             rest = end + 1;
         }
-        // Most pieces end with a line.
+        // Most pieces end at a line end.
         let whole = data.last() == Some(&b'\n');
         let complete =
             if whole { data.len() } else { memrchr(b'\n', &data[rest..]).map_or(rest, |end| rest + end + 1) };
@@ -249,13 +249,13 @@ impl Pieces {
         self.pieces.concat()
     }
 
-    /// Whether the line is an event's data. One that is too long is.
+    /// Returns true if the line is the data of an event. A line that is too long counts as data.
     fn is_data(&self) -> bool {
         self.skipped || self.pieces.iter().flatten().take(DATA.len()).eq(DATA)
     }
 }
 
-/// The line of the first event's data, once it is complete: `None` before that.
+/// Returns the data line of the first event, or `None` if it is not complete.
 pub(crate) fn first_event(read: &[u8]) -> Option<&[u8]> {
     let mut rest = read;
     while let Some(end) = memchr(b'\n', rest) {
@@ -268,7 +268,7 @@ pub(crate) fn first_event(read: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// The last `"total_tokens": n`.
+/// Returns the last `"total_tokens": n`.
 fn tokens_used(data: &[u8]) -> Option<f32> {
     let at = memmem::rfind(data, IN_USAGE)? + IN_USAGE.len();
     let number =

@@ -1,4 +1,4 @@
-//! When the permits of unread response bodies are lent: a call could go but for them, and they are due.
+//! Lends the permits of unread response bodies when a call lacks only permits.
 
 use tokio::time::Instant;
 
@@ -7,8 +7,8 @@ use super::policy::{AdmissionPolicy, Decision};
 use super::state::State;
 
 impl<R: AdmissionPolicy> State<R> {
-    /// What the policy says to the call whose turn it is. If only permits are missing, and as many are unread for too long,
-    /// they are lent. No more are lent than let this call go.
+    /// Decides on the next call. If only permits are missing and enough bodies have been unread for too long, their
+    /// permits are lent. No more are lent than the call needs.
     pub(super) fn decide_or_lend(&mut self, now: Instant, call: &R::Call, ahead: usize) -> Decision {
         match self.policy.decide(now, call, ahead) {
             Decision::Blocked(_) if self.can_lend(now, ahead) => {
@@ -26,12 +26,12 @@ impl<R: AdmissionPolicy> State<R> {
         }
     }
 
-    /// Whether as many permits may be lent as are missing.
+    /// Returns true if enough permits may be lent.
     pub(super) fn can_lend(&self, now: Instant, ahead: usize) -> bool {
         self.unread.due(self.policy.missing_permits(now, ahead)).is_some_and(|due| due <= now)
     }
 
-    /// A permit has ended.
+    /// Ends a permit.
     pub(super) fn end(&mut self, now: Instant, seq: u64, body: BodyState) {
         let lent = match body {
             BodyState::Awaited { .. } | BodyState::Read => false,

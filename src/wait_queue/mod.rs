@@ -1,7 +1,8 @@
-//! The wait queue that the controller and the plain limit share: order, wake-ups, expiry and timers, written once.
+//! The wait queue shared by the controller and the plain limit: order, wake-ups, expiry and timers.
 //!
-//! An [`AdmissionPolicy`] decides; the queue keeps who waits and wakes them. Both live under one mutex, so that a decision and its
-//! consequence are one step. Waking is not admission: whoever comes asks the policy again.
+//! An [`AdmissionPolicy`] decides who is admitted. The queue holds the waiters and wakes them. One mutex guards both,
+//! so that a decision and its effect are one step. A wake-up is not an admission: each waiter asks the policy again
+//! when it is polled.
 
 mod lending;
 mod order;
@@ -34,19 +35,19 @@ pub(crate) use unread::Lent;
 use unread::Unread;
 pub(crate) use waiter::{WaitLimit, WaitLimits, WaitOutcome, Waiter};
 
-/// A call's place in every queue it meets, kept for its life: class first, then first come, first served.
+/// A call's position in every queue, kept for the life of the call. It orders by class, then first come, first served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueuePosition {
     pub(crate) class: Priority,
     pub(crate) number: u64,
 }
 
-/// A policy, its queue and its timers.
+/// A policy with its waiters and timers.
 pub(crate) struct WaitQueue<R: AdmissionPolicy> {
     state: Mutex<State<R>>,
-    /// A timer fired and nobody has looked yet. Its waker may run while we hold the lock ourselves.
+    /// Whether a timer has fired and has not been handled yet. Its waker may run while this thread holds the lock.
     timer_fired: AtomicBool,
-    /// A frame of a body has come and nobody has told the policy.
+    /// Whether a frame of a body has arrived and the policy has not been told yet.
     progressed: AtomicBool,
     me: Weak<Self>,
 }
@@ -67,7 +68,7 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
         })
     }
 
-    /// Lets a call in if nobody is before it and the policy agrees. It does not queue.
+    /// Admits a call if no call is before it and the policy agrees. It does not queue the call.
     #[inline]
     pub(crate) fn try_admit(&self, call: R::Call) -> TryAdmit<R::Ticket> {
         self.with(|state| {
@@ -85,7 +86,7 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
         })
     }
 
-    /// Tells the policy something, then lets in whoever may go because of it.
+    /// Applies an event to the policy, then wakes the waiters that may go because of it.
     #[inline]
     pub(crate) fn update<T>(&self, event: impl FnOnce(&mut R, Instant) -> T) -> T {
         let mut state = self.lock();
@@ -98,18 +99,18 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
         told
     }
 
-    /// Looks at the policy without changing who may go.
+    /// Reads the policy. No waiter is woken.
     #[inline]
     pub(crate) fn read<T>(&self, at: impl FnOnce(&R) -> T) -> T {
         self.with(|state| at(&state.policy))
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub(crate) fn queued(&self) -> usize {
         self.with(|state| state.order.len())
     }
 
-    /// A waiter that will not come any more.
+    /// Removes a waiter that stopped waiting.
     fn cancel(&self, position: QueuePosition, share: Option<Share>) {
         let mut state = self.lock();
         let waker = state.order.remove(position);
@@ -119,7 +120,7 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
         drop(waker);
     }
 
-    /// One poll of a call that waits; its `first` one puts it into the queue.
+    /// Polls a waiting call. With `first`, it inserts the call into the queue.
     fn poll_position(
         &self,
         position: &mut QueuePosition,
@@ -129,11 +130,11 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
         first: bool,
         waker: &Waker,
     ) -> Poll<WaitOutcome<R::Ticket>> {
-        let waker = waker.clone(); // before anything changes: it may panic
+        let waker = waker.clone(); // cloned before anything changes, because it may panic
         let mut state = self.lock();
         let now = Instant::now();
         if first && state.order.holds(*position) {
-            // A copy of a request came along with the original's number: it queues as a call of its own.
+            // A cloned request has the number of the original. It gets a number of its own here.
             position.number = next_number();
         }
         let position = *position;
@@ -177,11 +178,11 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {
-        // A panic of somebody else's waker or clock leaves the books as they were: each step is written to be whole.
+        // A panic of a foreign waker or of the clock leaves the state consistent, because each step is complete.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A step that nobody has to be called for. The target may have rung meanwhile, and whoever timer_fired it left it to us.
+    /// Runs a step that wakes no waiter. A timer may have fired while the lock was held, so it is handled afterwards.
     #[inline]
     fn with<T>(&self, step: impl FnOnce(&mut State<R>) -> T) -> T {
         let mut state = self.lock();
@@ -191,13 +192,13 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
         done
     }
 
-    /// Calls whoever may go, unlocks, and wakes them.
+    /// Notifies the waiters that may go, unlocks, and wakes them.
     #[inline]
     fn finish<'a>(&'a self, state: MutexGuard<'a, State<R>>, now: Instant) {
         if state.order.len() > 0 || state.timers.are_made() {
             self.unlock(state, now);
         } else {
-            drop(state); // nobody to call, no timer to set or to give up: what most calls meet
+            drop(state); // the usual case: no waiter to notify and no timer to set or drop
         }
         self.check_timer();
     }
@@ -215,7 +216,7 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
         }
     }
 
-    /// After every unlock: the target may have rung while the lock was held.
+    /// Handles a timer that fired while the lock was held. Call it after every unlock.
     #[inline]
     fn check_timer(&self) {
         if self.timer_fired.load(Ordering::SeqCst) {
@@ -223,18 +224,18 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
         }
     }
 
-    /// Does what a timer asked for.
+    /// Handles a fired timer: wakes the waiters that may go.
     fn handle_timer(&self) {
         while self.timer_fired.load(Ordering::SeqCst) {
             let mut state = match self.state.try_lock() {
                 Ok(state) => state,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return, // whoever holds it looks at the target after unlocking
+                Err(TryLockError::WouldBlock) => return, // the holder of the lock checks the timer after unlocking
             };
             self.timer_fired.store(false, Ordering::SeqCst);
             let now = Instant::now();
-            // One that fired before its time is lost, because its runtime shuts down: whoever waits there looks for another.
-            // Where none is left, that is seen to below.
+            // A timer that fires early is lost, because its runtime shuts down. Waking some waiters makes a new timer
+            // in another runtime. If no timer is left, `unlock` wakes them.
             let lost = !state.timers.fired(now) && state.timers.are_made();
             let some_wakers = if lost { state.order.some_wakers() } else { Vec::new() };
             self.unlock(state, now);
@@ -243,8 +244,8 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
     }
 }
 
-/// Wakes waiters, outside the lock. One whose waker panics is as silent as one that is not polled; who wakes it and who
-/// waits behind it have nothing to do with that.
+/// Wakes waiters outside the lock. A waker that panics counts as a waiter that is not polled. The panic does not reach
+/// the thread that wakes it or the other waiters.
 fn wake_each(wakers: Vec<Waker>) {
     for waker in wakers {
         let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));

@@ -181,7 +181,7 @@ impl<A: Copy> WaitOrder<A> {
         Some((QueuePosition { class: Priority::ALL[class], number: *number }, waiter.call))
     }
 
-    /// How many notified calls count as gone already when the policy decides on the head. A batch counts as one call.
+    /// How many notified calls count as admitted when the policy decides on the head. A batch counts as one call.
     pub(crate) fn ahead(&self) -> usize {
         self.counted.iter().sum::<u32>().saturating_sub(self.batch - 1) as usize
     }

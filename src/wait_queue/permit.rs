@@ -1,4 +1,4 @@
-//! A permit of a queue, for as long as an attempt and its answer's body last.
+//! A permit of a queue. It lasts as long as an attempt and its response body.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,14 +10,14 @@ use super::unread::UnreadKey;
 use super::{AdmissionPolicy, WaitQueue};
 use crate::time::add;
 
-/// Where a permit is given back to, whatever the policy behind it.
+/// Receives released permits, for any policy.
 pub(crate) trait Release: Send + Sync {
     fn release(&self, seq: u64, body: BodyState);
-    /// A response body goes to its caller; unread for so long, its permit is lent to whoever waits.
+    /// Records that a response body goes to its caller. If it stays unread for `lend_after`, its permit may be lent.
     fn handed_out(&self, lend_after: Duration) -> UnreadKey;
-    /// An unread body is polled for the first time. False: its permit has been lent.
+    /// Records the first poll of an unread body. Returns false if its permit has been lent.
     fn first_poll(&self, key: UnreadKey) -> bool;
-    /// A frame of the answer's body has come.
+    /// Records that a frame of the response body has arrived.
     fn delivered(&self);
     fn used(&self, estimated: f64, used: f64);
 }
@@ -34,7 +34,7 @@ impl<R: AdmissionPolicy> Release for WaitQueue<R> {
         let mut state = self.lock();
         let now = Instant::now();
         let key = state.unread.add(add(now, lend_after));
-        self.finish(state, now); // whoever waits may have to be woken when this one is lent
+        self.finish(state, now); // sets the timer for the lending, if calls wait
         key
     }
 
@@ -51,23 +51,24 @@ impl<R: AdmissionPolicy> Release for WaitQueue<R> {
     }
 }
 
-/// What has become of the response body that a permit belongs to.
+/// The state of the response body that a permit belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum BodyState {
-    /// There is none yet. Unread for so long, the permit will be lent; `None`: never.
+    /// There is no response yet. The permit may be lent after the body has been unread for `lend_after`; `None` means
+    /// never.
     Awaited { lend_after: Option<Duration> },
-    /// The caller has it and has not polled it.
+    /// The caller has the body and has not polled it.
     Unread(UnreadKey),
-    /// It has been polled, or its permit is never lent: it keeps the permit.
+    /// The body has been polled, or its permit is never lent.
     Read,
-    /// It was unread for too long, and its permit has been lent.
+    /// The body was unread for too long, and its permit has been lent.
     Lent,
 }
 
-/// No admission has this number.
+/// Marks a permit that needs no release. No admission has this number.
 const SETTLED: u64 = 0;
 
-/// A permit that is given back when it is dropped: `(queue, seq)`, for either policy.
+/// A permit that is released when it is dropped. It works with any policy.
 #[must_use = "the permit is free again as soon as this is dropped"]
 pub(crate) struct Permit {
     queue: Arc<dyn Release>,
@@ -76,19 +77,20 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// `lend_after`: how long its response body may stay unread before the permit is lent, if it is ever.
+    /// Creates a permit. `lend_after` is how long the response body may stay unread before the permit may be lent;
+    /// `None` means never.
     pub(crate) fn new(queue: Arc<dyn Release>, seq: u64, lend_after: Option<Duration>) -> Self {
         Self { queue, seq, body: BodyState::Awaited { lend_after } }
     }
 
-    /// Its response body goes to the caller.
+    /// Records that the response body goes to the caller.
     pub(crate) fn handed_out(&mut self) {
         if let BodyState::Awaited { lend_after } = self.body {
             self.body = lend_after.map_or(BodyState::Read, |after| BodyState::Unread(self.queue.handed_out(after)));
         }
     }
 
-    /// Its response body is polled. Only the first poll takes the queue's lock.
+    /// Records a poll of the response body. Only the first poll takes the queue's lock.
     #[inline]
     pub(crate) fn polled(&mut self) {
         if let BodyState::Unread(key) = self.body {
@@ -101,17 +103,17 @@ impl Permit {
         self.body
     }
 
-    /// Notes that something of the answer's body has come.
+    /// Records that a frame of the response body has arrived.
     pub(crate) fn delivered(&self) {
         self.queue.delivered();
     }
 
-    /// Tells the queue what the call has used.
+    /// Reports the estimated and the used tokens of the call.
     pub(crate) fn used(&self, estimated: f64, used: f64) {
         self.queue.used(estimated, used);
     }
 
-    /// Lets go of the permit without giving it back: its books are settled already.
+    /// Drops the permit without a release, because the policy has already accounted for it.
     pub(crate) fn settled(mut self) {
         self.seq = SETTLED;
     }

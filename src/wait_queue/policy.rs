@@ -1,13 +1,13 @@
-//! What a queue asks of the policy that it is built around, and what the policy answers.
+//! The interface between a queue and its admission policy.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The belief that a probe tests.
+/// The estimate that a probe tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// No more calls may be in flight.
+    /// The concurrency window is full.
     Window,
     /// The buckets are empty.
     Level,
@@ -15,85 +15,86 @@ pub(crate) enum Probe {
     Closed,
 }
 
-/// How a call may go; the policy gets it back when the call does.
+/// The terms of an admission. The policy gets them back in [`AdmissionPolicy::admit`].
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Admission {
-    /// How far the call after it has to stay behind.
+    /// The minimum distance to the next admission.
     pub(crate) gap: Duration,
-    /// It goes although what is believed speaks against it.
+    /// Set if the call is admitted as a probe, against an estimate.
     pub(crate) probe: Option<Probe>,
-    /// A call that has not been throttled yet would tell more.
+    /// Whether the policy prefers a call that has not been throttled yet, because its result tells more.
     pub(crate) prefer_first_attempt: bool,
 }
 
-/// What a policy says to the call whose turn it is.
+/// The policy's decision on the next call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Decision {
-    /// It may go now.
+    /// The call is admitted now.
     Admit(Admission),
-    /// Not before this moment, which lies in the future.
+    /// The call is not admitted before this time, which lies in the future.
     NotBefore(Instant),
-    /// Not before something ends, or this moment, which lies in the future.
+    /// The call is not admitted before another call ends or this time comes. The time lies in the future.
     Blocked(Instant),
-    /// Not for longer than this call waits; another one may go sooner.
+    /// The call is rejected: its wait would be too long. Another call may be admitted sooner.
     Reject { retry_after: Duration },
-    /// Not for long: everybody is to be answered now.
+    /// The key is closed. All waiting calls are rejected now.
     Closed(Closed),
 }
 
-/// Why nobody is let in, and when it is worth trying again.
+/// The state of a closed key: whether its quota is exhausted, and when to retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Closed {
     pub(crate) quota: bool,
     pub(crate) retry_after: Duration,
 }
 
-/// Who may go when: the decision that a queue is built around.
+/// Decides which call is admitted when.
 pub(crate) trait AdmissionPolicy: Send + 'static {
-    /// What a call asks for; kept for each waiter, so it is small.
+    /// The request of a call. Each waiter holds one, so it is small.
     type Call: Copy + Send;
-    /// What an admitted call gets.
+    /// The result of an admission.
     type Ticket: Copy;
 
-    /// Somebody comes to an empty queue.
+    /// Called when a call arrives at an empty queue.
     fn on_arrival(&mut self, now: Instant);
-    /// What the call whose turn it is may do when `ahead` others are counted as gone before it.
+    /// Decides on the next call, when `ahead` other calls count as admitted before it.
     fn decide(&mut self, now: Instant, call: &Self::Call, ahead: usize) -> Decision;
-    /// The call goes.
+    /// Admits the call.
     fn admit(&mut self, now: Instant, call: &Self::Call, admission: Admission) -> Self::Ticket;
-    /// When a call with so many others before it can go at best, where that can be told.
+    /// Returns the earliest start of a call with `ahead` calls before it, if it is known.
     fn earliest_start(&mut self, _now: Instant, _call: &Self::Call, _ahead: usize) -> Option<Instant> {
         None
     }
-    /// Whether [`earliest_start`](Self::earliest_start) tells something else than when this was last asked.
+    /// Returns true if the results of [`earliest_start`](Self::earliest_start) have changed since the last call of this
+    /// method.
     fn take_estimate_changed(&mut self) -> bool {
         false
     }
-    /// Whether a call has not been throttled yet.
+    /// Returns true if a call has not been throttled yet.
     fn is_first_attempt(_call: &Self::Call) -> bool {
         true
     }
-    /// An admitted call has ended, and its permit is free again.
+    /// Called when an admitted call has ended. Its permit is released.
     fn release(&mut self, now: Instant, seq: u64);
-    /// How many permits have to be lent so that a call may go when `ahead` others are counted as gone before it. 0: it
-    /// lacks something else.
+    /// Returns how many permits must be lent to admit a call when `ahead` other calls count as admitted before it. 0
+    /// means that lending does not help.
     fn missing_permits(&self, now: Instant, ahead: usize) -> usize;
-    /// A permit whose response body nobody reads is lent: it no longer counts as in use.
+    /// Called when the permit of an unread response body is lent. It no longer counts as in use.
     fn lend_permit(&mut self);
-    /// A permit that was lent has ended: nothing is free again because of it.
+    /// Called when a lent permit has ended. It releases nothing, because it no longer counts.
     fn release_lent(&mut self, now: Instant, seq: u64);
-    /// Something of an admitted call's answer has come since this was last told.
+    /// Called when part of an admitted call's response has arrived since the last call of this method.
     fn on_progress(&mut self) {}
-    /// What was admitted at an estimated cost has used so much.
+    /// Called with the estimated and the used tokens of an admitted call.
     fn on_usage(&mut self, _estimated: f64, _used: f64) {}
 }
 
-/// What a call at the door gets.
+/// The result of an attempt to be admitted without queueing.
 pub(crate) enum TryAdmit<P> {
     Admitted(P),
     Wait,
     Closed(Closed),
-    /// Its buckets stay empty for longer than it may wait.
+    /// The buckets stay empty for longer than the call may wait.
     Reject {
         retry_after: Duration,
     },

@@ -1,4 +1,5 @@
-//! Random schedules of calls, heads, bodies and time: permits add up, and nobody waits for an unread body for ever.
+//! Random schedules of calls, response heads, bodies and time. Permits add up, and no call waits for an unread body for
+//! ever.
 
 use std::task::Context;
 
@@ -58,7 +59,7 @@ impl AdmissionPolicy for Seats {
     }
 }
 
-/// A permit, and whether its body has kept it by being polled in time.
+/// A permit, and whether its body was polled in time to keep it.
 struct BodyGuard {
     permit: Permit,
     unread: bool,
@@ -79,7 +80,7 @@ impl World {
         Self { queue, waiting: Vec::new(), held: Vec::new(), rng }
     }
 
-    /// Polls one call that waits; it may go.
+    /// Polls one waiting call, which may be admitted.
     fn poll(&mut self, at: usize) {
         let waiting = &mut self.waiting[at];
         if let Poll::Ready(outcome) = waiting.poll(&mut Context::from_waker(Waker::noop())) {
@@ -158,7 +159,7 @@ async fn permits_add_up_whatever_happens_and_unread_bodies_stop_nobody() {
             world.step().await;
             world.check();
         }
-        // From now on nobody reads: all who wait get in.
+        // From now on no body is read. All waiting calls are admitted.
         world.held.retain(|held| held.unread && !held.kept);
         for _ in 0..2 * world.waiting.len() {
             if world.waiting.is_empty() {

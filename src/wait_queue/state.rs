@@ -1,4 +1,4 @@
-//! What a queue keeps under its lock, and the steps that need no waker to run.
+//! The state of a queue under its lock, and the steps that run no waker.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use super::unread::Unread;
 use super::waiter::{WaitLimit, WaitLimits, WaitOutcome};
 use crate::time::add;
 
-/// How many waiters are told at once, outside the lock, that they do not go.
+/// The number of waiters that are rejected in one batch, since they are woken outside the lock.
 const CHUNK: usize = 64;
-/// Deadlines of waiting calls are judged again at most this often: each second.
+/// The minimum time between two checks of the waiters' deadlines: 1 s.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct State<R: AdmissionPolicy> {
     pub(super) policy: R,
     pub(super) order: WaitOrder<R::Call>,
-    /// Permits that may be lent.
+    /// The permits of unread bodies, which may be lent.
     pub(super) unread: Unread,
     pub(super) timers: Timers,
-    /// When the deadlines of those who wait may be judged again.
+    /// The earliest time of the next check of the deadlines.
     pub(super) judge_at: Option<Instant>,
 }
 
 impl<R: AdmissionPolicy> State<R> {
-    /// Whether a call has to leave before it has queued.
+    /// Returns the rejection of a call that does not fit into the queue or cannot start before its deadline.
     pub(super) fn turned_away(
         &mut self,
         now: Instant,
@@ -52,8 +52,8 @@ impl<R: AdmissionPolicy> State<R> {
             .filter(|wait| !wait.is_zero())
     }
 
-    /// Judges the deadlines of those who wait again, where the outlook has changed since they came. Tells when it wants to
-    /// be asked again.
+    /// Rejects waiters that cannot start before their deadline, if the estimates have changed. Returns the time of the
+    /// next check if it is too early.
     fn judge_deadlines(&mut self, now: Instant) -> Option<Instant> {
         if !self.order.has_deadlines() {
             return None;
@@ -72,13 +72,14 @@ impl<R: AdmissionPolicy> State<R> {
         None
     }
 
-    /// Whether a call may go that is called next.
+    /// Returns true if a call would be admitted next.
     fn may_go(&mut self, now: Instant, call: &R::Call) -> bool {
         let ahead = self.order.ahead();
         matches!(self.decide_or_lend(now, call, ahead), Decision::Admit(_))
     }
 
-    /// Calls everybody who may go and sets the timers. True: there is more to tell; come again after waking these.
+    /// Notifies all waiters that may go, and sets the timers. Returns true if more waiters must be notified after these
+    /// have been woken.
     pub(super) fn wake_eligible(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> bool {
         self.order.expire(now);
         let judge_at = self.judge_deadlines(now);
@@ -89,7 +90,8 @@ impl<R: AdmissionPolicy> State<R> {
         while let Some((position, call)) = self.order.head() {
             match self.decide_or_lend(now, &call, self.order.ahead()) {
                 Decision::Admit(Admission { prefer_first_attempt: true, .. }) => {
-                    // Only one that may go itself: another one would come, wait on, and be called again without end.
+                    // The other call must be admissible itself. If not, it would wait on and be notified again without
+                    // end.
                     let other = self.order.find(R::is_first_attempt);
                     let other = other.filter(|(_, call)| self.may_go(now, call));
                     wakers.extend(self.order.notify(other.map_or(position, |(position, _)| position), now));
@@ -117,10 +119,10 @@ impl<R: AdmissionPolicy> State<R> {
             }
         }
         let due = [due, judge_at, self.order.next_expiry()].into_iter().flatten().min();
-        // A policy that asked to be woken now would be woken for ever.
+        // A time that is not in the future would wake the policy in an endless loop.
         let due = due.map(|due| due.max(now + Duration::from_micros(1)));
         if !self.timers.set(now, due, self.order.len() > 0) {
-            wakers.extend(self.order.some_wakers()); // to make one: only a waiter's poll has a runtime for sure
+            wakers.extend(self.order.some_wakers()); // only a poll is certain to run in a runtime
         }
         false
     }

@@ -1,4 +1,5 @@
-//! What only the inside of the queue can show: a target that rings under our own lock, and who is woken when a timer is lost.
+//! Tests that need the queue's internals: a timer that fires while the lock is held, and the waiters that are woken
+//! when a timer is lost.
 
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// So many permits, and nobody before a time.
+/// A policy with a number of permits and an earliest start.
 struct Clocked {
     free: usize,
     opens: Option<Instant>,
@@ -58,7 +59,7 @@ fn closed_for(time: Duration) -> Arc<WaitQueue<Clocked>> {
     WaitQueue::new(Clocked { free: 1, opens: Some(Instant::now() + time) })
 }
 
-/// A waiter that has been polled once, and how often it was woken since.
+/// Returns a waiter that has been polled once, and a counter of its wake-ups.
 fn waiter(queue: &Arc<WaitQueue<Clocked>>, number: u64) -> (Waiter<Clocked>, Arc<Wakes>) {
     let position = QueuePosition { class: Priority::Normal, number };
     let mut waiting = Waiter::new(Arc::clone(queue), position, (), WaitLimits::default());
@@ -68,7 +69,7 @@ fn waiter(queue: &Arc<WaitQueue<Clocked>>, number: u64) -> (Waiter<Clocked>, Arc
     (waiting, wakes)
 }
 
-/// What the runtimes of the waiters wake when their timers fire.
+/// Returns the wakers that the runtimes wake when the timers fire.
 fn timers(queue: &Arc<WaitQueue<Clocked>>) -> Vec<Waker> {
     queue.lock().timers.wakers()
 }
@@ -86,11 +87,11 @@ fn fire(timers: Vec<Waker>) {
 async fn a_timer_that_rings_while_somebody_looks_is_answered_by_who_looked() {
     let queue = closed_for(Duration::from_secs(1));
     let (_waiting, wakes) = waiter(&queue, 1);
-    // The timer's thread finds the lock taken and may not wait for it.
+    // The timer's thread finds the lock taken and must not wait for it.
     let timers = timers(&queue);
     queue.read(|_| fire(timers));
     assert!(!queue.timer_fired.load(Ordering::SeqCst), "nobody else would ever look");
-    // It timer_fired before its time, so that the waiter has to make a new timer.
+    // The timer fired early, so the waiter must create a new one.
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
 }
 
@@ -122,7 +123,7 @@ async fn a_lost_timer_is_made_again_even_if_the_first_in_the_queue_is_silent() {
         assert!(start.elapsed() < Duration::from_secs(5), "its turn never comes");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // The silent one is called when the key opens, and the next one 20 ms later.
+    // The first waiter is notified when the key opens and is not polled. The next one is notified 20 ms later.
     assert_eq!(start.elapsed(), Duration::from_millis(1_020));
 }
 
@@ -137,10 +138,10 @@ fn runtimes_that_come_and_go_leave_nothing_behind() {
         let (waiting, _) = passing.block_on(async { waiter(&queue, number) });
         assert_eq!(made(&queue), 2);
         if number % 2 == 0 {
-            drop(waiting); // the waiter goes first
+            drop(waiting); // the waiter is dropped first
             drop(passing);
         } else {
-            drop(passing); // its runtime does
+            drop(passing); // the runtime is dropped first
             assert_eq!(made(&queue), 1);
             drop(waiting);
         }

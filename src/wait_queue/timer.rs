@@ -1,7 +1,8 @@
-//! The timers of a queue: one for each runtime that has waiters in it, made in a waiter's poll and moved from anywhere.
+//! The timers of a queue: one for each runtime with waiters. A timer is created in a waiter's poll and can be reset
+//! from any thread.
 //!
-//! A tokio `Sleep` fires only while its runtime is driven, and a runtime that shuts down fires it early. So each runtime
-//! has a timer of its own, all are set to the same time, and whichever fires first decides for all waiters. A timer is
+//! A tokio `Sleep` fires only while its runtime is driven, and a runtime that shuts down fires it early. Therefore each
+//! runtime has its own timer, and all are set to the same time. The first that fires serves all waiters. A timer is
 //! dropped with the last waiter of its runtime.
 
 use std::collections::HashMap;
@@ -15,18 +16,18 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, Sleep};
 
-/// How far ahead a timer is set that has nothing to wait for: it only has to exist, to be moved from elsewhere.
+/// The time to which an idle timer is set: 1 h. An idle timer exists so that other threads can reset it.
 const RESTING: Duration = Duration::from_secs(3600);
 
-/// What is rung when a timer fires.
+/// Receives the firing of a timer.
 pub(super) trait TimerTarget: Send + Sync {
     fn on_timer(&self);
 }
 
-/// A timer's waker. It holds nobody alive.
+/// The waker of a timer. It does not keep its target alive.
 struct TimerWaker {
     target: Weak<dyn TimerTarget>,
-    /// The timer has fired and nobody has looked yet.
+    /// Whether the timer has fired and has not been handled yet.
     fired: AtomicBool,
 }
 
@@ -43,7 +44,7 @@ impl Wake for TimerWaker {
 #[derive(Default)]
 pub(super) struct Timers {
     timers: HashMap<Id, RuntimeTimer>,
-    /// How many timers have been made.
+    /// The number of timers created so far.
     made: u64,
 }
 
@@ -51,14 +52,14 @@ pub(super) struct Timers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share {
     runtime: Id,
-    /// A runtime may get the id of one that is gone, so each timer has a number, too.
+    /// The number of the timer. It is needed because a runtime may get the id of one that has ended.
     timer: u64,
 }
 
 struct RuntimeTimer {
     sleep: Pin<Box<Sleep>>,
     at: Instant,
-    /// It has fired: its waker is gone, so it has to be polled again once it is moved.
+    /// Whether the timer has fired. Its waker is then gone, so it must be polled again after a reset.
     spent: bool,
     waker: Arc<TimerWaker>,
     number: u64,
@@ -66,18 +67,18 @@ struct RuntimeTimer {
 }
 
 impl Timers {
-    /// Counts a waiter for the runtime that polls it, and makes that runtime's timer if it has none. A waiter that another
+    /// Adds a waiter to the timer of the runtime that polls it, and creates that timer if needed. A waiter that another
     /// runtime polled before moves.
     ///
     /// # Panics
     ///
-    /// As [`tokio::time::sleep_until`]: outside a runtime with time enabled, unless the waiter has a timer.
+    /// Panics like [`tokio::time::sleep_until`] outside of a runtime with time enabled, unless the waiter has a timer.
     pub(super) fn join<B: TimerTarget + 'static>(&mut self, now: Instant, share: &mut Option<Share>, target: &Weak<B>) {
         let lives = share.filter(|share| self.has(share));
         let runtime = match (Handle::try_current(), lives) {
             (Ok(handle), _) => handle.id(),
             (Err(_), Some(_)) => return,
-            (Err(_), None) => Handle::current().id(), // panics, and says why
+            (Err(_), None) => Handle::current().id(), // panics with tokio's message
         };
         if lives.is_some_and(|share| share.runtime == runtime) {
             return;
@@ -95,8 +96,8 @@ impl Timers {
         }
     }
 
-    /// A waiter that does not wait any more. The last one of a runtime takes the timer along: the runtime may not be driven
-    /// when the next waiter comes.
+    /// Removes a waiter. The last waiter of a runtime drops the timer, because the runtime may not be driven when the
+    /// next waiter comes.
     pub(super) fn leave(&mut self, share: Option<Share>) {
         let Some(share) = share.filter(|share| self.has(share)) else { return };
         if let Some(timer) = self.timers.get_mut(&share.runtime) {
@@ -111,12 +112,13 @@ impl Timers {
         self.timers.get(&share.runtime).is_some_and(|timer| timer.number == share.timer)
     }
 
-    /// Whether there is one.
+    /// Returns true if there is a timer.
     pub(super) fn are_made(&self) -> bool {
         !self.timers.is_empty()
     }
 
-    /// Notes which timers have fired. False: one fired before its time, because its runtime shuts down; it is gone.
+    /// Records the timers that have fired. Returns false if one fired early because its runtime shuts down. That timer
+    /// is removed.
     pub(super) fn fired(&mut self, now: Instant) -> bool {
         let before = self.timers.len();
         self.timers.retain(|_, timer| {
@@ -127,7 +129,7 @@ impl Timers {
         self.timers.len() == before
     }
 
-    /// Sees to it that the target rings at `due`, or a little before. False: there is no timer, and one is needed.
+    /// Sets all timers to fire at `due` or earlier. Returns false if a timer is needed and there is none.
     pub(super) fn set(&mut self, now: Instant, due: Option<Instant>, wanted: bool) -> bool {
         let at = due.unwrap_or(now + RESTING);
         self.timers.retain(|_, timer| timer.set(at));
@@ -136,7 +138,7 @@ impl Timers {
 }
 
 impl RuntimeTimer {
-    /// None: the runtime is shutting down.
+    /// Creates a timer. Returns `None` if the runtime is shutting down.
     fn new(now: Instant, target: Weak<dyn TimerTarget>, number: u64) -> Option<Self> {
         let at = now + RESTING;
         let sleep = Box::pin(tokio::time::sleep_until(at));
@@ -145,7 +147,7 @@ impl RuntimeTimer {
         timer.register().then_some(timer)
     }
 
-    /// Sets it to this time, unless it fires earlier anyway. False: its runtime is gone.
+    /// Sets the timer to this time, unless it fires earlier. Returns false if its runtime has ended.
     fn set(&mut self, at: Instant) -> bool {
         if !self.spent && at >= self.at {
             return true;
@@ -155,19 +157,19 @@ impl RuntimeTimer {
         !self.spent || self.register()
     }
 
-    /// Polls once, to leave the waker. False: its runtime is gone.
+    /// Polls the timer once to register its waker. Returns false if its runtime has ended.
     fn register(&mut self) -> bool {
         self.spent = false;
         let waker = Waker::from(Arc::clone(&self.waker));
         let mut cx = Context::from_waker(&waker);
-        // Not as a part of the task that happens to poll: one that has used up its budget would leave no waker.
+        // The poll is unconstrained, because a task without remaining budget would not register the waker.
         let sleep = pin!(tokio::task::unconstrained(self.sleep.as_mut()));
-        // A runtime that shuts down between two lines of ours makes this poll panic, in a task that has nothing to do
-        // with it.
+        // A runtime that shuts down at this point makes the poll panic. The panic must not reach the polling task,
+        // which has nothing to do with it.
         match catch_unwind(AssertUnwindSafe(|| sleep.poll(&mut cx))) {
             Ok(poll) => {
                 if poll.is_ready() {
-                    waker.wake(); // due already: the target is answered after the lock is released
+                    waker.wake(); // already due: the timer is handled after the lock is released
                 }
                 true
             }
@@ -178,12 +180,12 @@ impl RuntimeTimer {
 
 #[cfg(test)]
 impl Timers {
-    /// How many there are.
+    /// Returns the number of timers.
     pub(super) fn len(&self) -> usize {
         self.timers.len()
     }
 
-    /// What their runtimes wake when they fire.
+    /// Returns the wakers that the runtimes wake when the timers fire.
     pub(super) fn wakers(&self) -> Vec<Waker> {
         self.timers.values().map(|timer| Waker::from(Arc::clone(&timer.waker))).collect()
     }

@@ -1,24 +1,24 @@
-//! Permits of response bodies that nobody has polled yet, and how many of them are lent: plain data.
+//! Keeps the permits of unread response bodies, and counts those that are lent. It is plain data.
 //!
-//! A caller that collects response heads before it reads a body would block every call that waits for a permit. So a
-//! permit whose body stays unread is *lent*: its policy stops counting it, and it is never taken back.
+//! A caller that collects response heads before it reads a body would block every waiting call. Therefore the permit of
+//! an unread body is *lent*: its policy stops counting it. It is never taken back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a response body may stay unread before its permit is lent to a call that waits: 1 s.
+/// The default time that a response body may stay unread before its permit is lent to a waiting call: 1 s.
 pub const DEFAULT_LEND_UNREAD_AFTER: Duration = Duration::from_secs(1);
 
-/// One unread permit: when it may be lent, and a number that tells it from others with the same time.
+/// One unread permit: the time from which it may be lent, and a number that makes equal times distinct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct UnreadKey {
     due: Instant,
     number: u64,
 }
 
-/// The unread permits of one queue, those that may be lent first in front.
+/// The unread permits of one queue, in the order in which they may be lent.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     permits: BTreeSet<UnreadKey>,
@@ -26,7 +26,7 @@ pub(super) struct Unread {
 }
 
 impl Unread {
-    /// Adds a permit whose body has been handed to the caller.
+    /// Adds a permit whose body goes to the caller.
     pub(super) fn add(&mut self, due: Instant) -> UnreadKey {
         let key = UnreadKey { due, number: self.next_number };
         self.next_number += 1;
@@ -34,12 +34,12 @@ impl Unread {
         key
     }
 
-    /// Removes a permit whose body has been polled, or has ended. False: it has been lent.
+    /// Removes a permit whose body has been polled or has ended. Returns false if it has been lent.
     pub(super) fn remove(&mut self, key: UnreadKey) -> bool {
         self.permits.remove(&key)
     }
 
-    /// When so many permits may be lent. `None` for no permits, or for more than are unread.
+    /// Returns the time from which `count` permits may be lent. `None` for no permits, or for more than are unread.
     pub(super) fn due(&self, count: usize) -> Option<Instant> {
         let last = count.checked_sub(1).filter(|last| *last < self.permits.len())?;
         self.permits.iter().nth(last).map(|key| key.due)
@@ -56,9 +56,9 @@ impl Unread {
     }
 }
 
-/// How many permits a policy has lent, and what is still to be reported of it.
+/// Counts the permits that a policy has lent, and those still to be reported.
 ///
-/// An episode begins with the first permit that is lent and ends with the last one that returns. It is reported once.
+/// An episode begins when the first permit is lent and ends when the last one ends. It is reported once.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Lent {
     count: u32,
@@ -66,7 +66,7 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
-    /// How many permits are lent now.
+    /// Returns the number of permits that are lent now.
     pub(crate) fn count(&self) -> u32 {
         self.count
     }
@@ -81,12 +81,12 @@ impl Lent {
         }
     }
 
-    /// A lent permit has ended.
+    /// Records that a lent permit has ended.
     pub(crate) fn returned(&mut self) {
         self.count = self.count.saturating_sub(1);
     }
 
-    /// How many permits were lent, once an episode.
+    /// Returns the number of permits lent, once per episode.
     pub(crate) fn report(&mut self) -> Option<u32> {
         self.unreported.take()
     }

@@ -1,4 +1,4 @@
-//! A call that waits: its place in a queue, its limits, and leaving when it is dropped.
+//! A waiting call: its position in a queue, its limits, and its removal on drop.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,47 +10,48 @@ use tokio::time::{Instant, Sleep};
 use super::timer::Share;
 use super::{AdmissionPolicy, Closed, QueuePosition, WaitQueue};
 
-/// How a wait ends.
+/// The result of a wait.
 pub(crate) enum WaitOutcome<P> {
-    /// It goes, with what the policy gave it.
+    /// The call is admitted, with the policy's ticket.
     Admitted(P),
-    /// Nobody is let in for now.
+    /// The key is closed.
     Closed(Closed),
-    /// Its buckets stay empty for longer than it may wait.
+    /// The buckets stay empty for longer than the call may wait.
     Rejected { retry_after: Duration },
-    /// The queue has no place left; when its turn would come, where that can be told.
+    /// The queue is full. The value is the time until the call's turn, if it is known.
     Full(Option<Duration>),
-    /// Its time is up, or its turn does not come before it is.
+    /// A limit of the call has expired, or its turn comes after it. The value is the time until the call's turn, if it
+    /// is known.
     Expired(WaitLimit, Option<Duration>),
 }
 
-/// Which of a call's own limits ended its wait.
+/// The limit that ended a call's wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitLimit {
     Deadline,
     Timeout,
 }
 
-/// What a call accepts.
+/// The limits of a call's wait.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct WaitLimits {
-    /// No place when so many of its class wait already.
+    /// The maximum number of waiting calls of its class.
     pub(crate) max_queue: Option<usize>,
-    /// No longer than this in the queue at a time.
+    /// The maximum time of one wait in the queue.
     pub(crate) timeout: Option<Duration>,
-    /// Not after this.
+    /// The latest time at which the wait may end.
     pub(crate) deadline: Option<Instant>,
-    /// It had a place before: it is not turned away because the queue is full or looks long.
+    /// Whether the call was admitted before. It is then not rejected because the queue is full or long.
     pub(crate) again: bool,
 }
 
-/// A call in a queue's queue. It enters at its first poll, and leaves when it is dropped.
+/// A waiting call. It enters the queue at its first poll and leaves it when it is dropped.
 pub(crate) struct Waiter<R: AdmissionPolicy> {
     queue: Arc<WaitQueue<R>>,
     position: QueuePosition,
     call: R::Call,
     limits: WaitLimits,
-    /// In the timer of the runtime that polls it, while it is queued.
+    /// The waiter's share in the timer of the runtime that polls it, while it is queued.
     share: Option<Share>,
     state: State,
 }
@@ -68,7 +69,7 @@ impl<R: AdmissionPolicy> Waiter<R> {
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<WaitOutcome<R::Ticket>> {
         if self.limits.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            // Even if a permit is free: its caller has given up by now.
+            // The call expires even if a permit is free, because its caller no longer needs the response.
             self.leave();
             return Poll::Ready(WaitOutcome::Expired(WaitLimit::Deadline, None));
         }
@@ -103,7 +104,7 @@ impl<R: AdmissionPolicy> Waiter<R> {
 }
 
 impl WaitLimits {
-    /// The bound that is met first.
+    /// Returns the limit that expires first.
     fn first(&self) -> Option<(Instant, WaitLimit)> {
         let timeout = self.timeout.and_then(|time| Some((Instant::now().checked_add(time)?, WaitLimit::Timeout)));
         let deadline = self.deadline.map(|at| (at, WaitLimit::Deadline));

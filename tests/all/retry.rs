@@ -282,7 +282,7 @@ async fn a_429_of_our_own_from_below_is_handed_up_at_once_and_teaches_nothing() 
 
 #[tokio::test(start_paused = true)]
 async fn a_429_of_another_process_of_ours_counts_as_overloaded() {
-    let body = r#"{"error":{"message":"Not sent: too many calls are waiting already.","type":"requests","code":"local_queue_full"}}"#;
+    let body = r#"{"error":{"message":"Not sent: the queue is full. Send fewer calls at a time, or raise max_queue.","type":"requests","code":"local_queue_full"}}"#;
     let server = Server::saying([Reply::status(429, body)]);
     let answer = send(&client(&layer(), &server), request()).await;
     assert_eq!((answer.status().as_u16(), server.count()), (200, 2));

@@ -1,21 +1,21 @@
-//! What a field of an error body is for, told by its name.
+//! Derives the meaning of a field of an error body from its name.
 
-/// The longest name that is looked at, without its separators.
+/// The longest name that is matched, without separators.
 pub(crate) const MAX_NAME: usize = 40;
 
-/// What a field is for.
+/// The meaning of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field {
     Code,
     Message,
     /// A code or a message: `error`, `reason`, `detail`.
     Either,
-    /// Seconds, or a duration with a unit.
+    /// A delay in seconds, or a duration with a unit.
     Delay,
     Millis,
-    /// A date, or a Unix time.
+    /// A date or a Unix time.
     Moment,
-    /// What was counted: `rate_limit_type`.
+    /// The name of the counted unit: `rate_limit_type`.
     Axis,
     Limit,
     Used,
@@ -24,7 +24,7 @@ pub(crate) enum Field {
     Other,
 }
 
-/// The name of a field without case and separators, and what it is for.
+/// Returns the name of a field in lower case without separators, and its meaning.
 pub(crate) fn field_of<'b>(key: &[u8], buffer: &'b mut [u8; MAX_NAME]) -> (&'b [u8], Field) {
     let mut length = 0;
     for byte in key.iter().filter(|b| b.is_ascii_alphanumeric()) {
@@ -51,7 +51,8 @@ pub(crate) fn field_of<'b>(key: &[u8], buffer: &'b mut [u8; MAX_NAME]) -> (&'b [
     (name, field)
 }
 
-/// The fields that tell when to come back: `retryAfterMs`, `quotaResetDelay`, `resets_at`, `nextAccessTime`.
+/// Recognises the fields that state a delay or a date: `retryAfterMs`, `quotaResetDelay`, `resets_at`,
+/// `nextAccessTime`.
 fn time(name: &[u8]) -> Field {
     const WAITS: [&[u8]; 7] = [
         b"availablein",

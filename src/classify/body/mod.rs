@@ -1,4 +1,4 @@
-//! Reads an error body, whatever its form: its codes, its messages, and the delays and figures in fields of their own.
+//! Reads an error body in any format: its codes, its messages, and fields that hold delays and figures.
 
 mod fields;
 mod unknown_fields;
@@ -13,39 +13,39 @@ use crate::classify::parse::json::{self, Path, Scalar};
 use crate::classify::parse::number::number;
 use crate::classify::{Scope, codes};
 
-/// No more of a body than this is read: what the retry layer reads of one.
+/// The maximum number of body bytes read: 64 KiB, as the retry layer reads.
 const MAX_BODY: usize = 64 * 1024;
-/// No more of the messages than this is searched.
+/// The maximum length of the messages that are searched: 8 KiB.
 const MAX_TEXT: usize = 8 * 1024;
-/// No more headers than this are taken from a body.
+/// The maximum number of headers taken from a body.
 const MAX_HEADERS: usize = 32;
-/// How often a message is read again as JSON, when it holds some.
+/// The maximum depth of JSON documents inside messages.
 const MAX_NESTING: usize = 3;
-/// No more codes than this are kept, in bytes.
+/// The maximum length of all codes, in bytes.
 const MAX_CODES: usize = 2048;
-/// The longest text that may be a code.
+/// The maximum length of a code, in bytes.
 const MAX_CODE: usize = 80;
 
-/// What an error body says.
+/// The content of an error body.
 #[derive(Debug, Default)]
 pub(crate) struct ErrorBody {
-    /// Its codes and types, squeezed (see [`squeeze`]), a line each.
+    /// The codes and types, squeezed (see [`squeeze`]), one per line.
     pub(crate) codes: String,
-    /// The same of what may be a code or a message and has more than one word.
+    /// Squeezed texts of more than one word that may be codes or messages, one per line.
     pub(crate) titles: String,
-    /// It has the form of Amazon's errors.
+    /// Whether the body has the form of an Amazon error.
     pub(crate) amazon: bool,
-    /// What was counted, by the name of a field or of a code: `tokens`.
+    /// The counted unit, by a field such as `rate_limit_type`.
     pub(crate) axis: Option<Scope>,
-    /// Its messages, a line each; the last without an end if the body was cut off within it.
+    /// The messages, one per line. The last has no line end if the body was cut off within it.
     pub(crate) text: String,
-    /// A page for people, from a proxy or an edge: its wording tells the kind, its figures tell nothing.
+    /// Whether the body is an HTML or XML page. The wording of a page is used; its figures are not.
     pub(crate) is_page: bool,
-    /// A code of this crate's own: `local_queue_full` and the like.
+    /// Whether a code is one of this crate's own: `local_queue_full` and similar.
     pub(crate) local: bool,
-    /// A status that the body gives, which counts when the answer's own is a success.
+    /// The status given in the body. It is used if the response itself has a success status.
     pub(crate) status: Option<StatusCode>,
-    /// The longest delay that a field of its own states.
+    /// The longest delay that a field states.
     pub(crate) delay: Option<Duration>,
     pub(crate) limit: Option<f64>,
     pub(crate) used: Option<f64>,
@@ -56,8 +56,8 @@ pub(crate) struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// Reads `body`. With `errors_only`, for an answer that claims success, nothing counts but what stands below a key
-    /// such as `error`. `now` is the time since the epoch, asked for only when the body gives a date.
+    /// Reads `body`. With `errors_only`, for a response with a success status, only fields below a key such as `error`
+    /// count. `now` returns the time since the epoch. It is called only if the body gives a date.
     pub(crate) fn read(body: &[u8], errors_only: bool, now: &dyn Fn() -> Option<Duration>) -> Self {
         let mut found = Self::default();
         let body = &body[..body.len().min(MAX_BODY)];
@@ -88,7 +88,8 @@ impl ErrorBody {
                 self.field(path, scalar, now, &mut rest);
             }
         });
-        // Where no field is known to hold a message, any that holds words does; so does any of a document in a message.
+        // If no known field holds a message, any field with words is used. The same applies to a document inside a
+        // message.
         if !errors_only && (nesting > 0 || repeats_status(&self.text[before..])) {
             rest.words.iter().for_each(|words| self.either(b"", words));
         }
@@ -163,7 +164,7 @@ impl ErrorBody {
         self.message(text);
     }
 
-    /// What may be a code: what has more than one word is kept apart, as words that only look like one.
+    /// Adds a text that may be a code. A text of more than one word goes to `titles`.
     fn either_code(&mut self, key: &[u8], raw: &[u8]) {
         if !raw.trim_ascii().contains(&b' ') {
             return self.code(key, raw);
@@ -191,7 +192,7 @@ impl ErrorBody {
         self.codes.push('\n');
     }
 
-    /// The class of an error at Amazon, from its header: `ThrottlingException:http://…`.
+    /// Adds the error class from Amazon's header: `ThrottlingException:http://…`.
     pub(crate) fn add_class(&mut self, header: &[u8]) {
         self.amazon = true;
         self.code(b"", header.split(|b| *b == b':').next().unwrap_or_default());
@@ -223,19 +224,20 @@ impl ErrorBody {
     }
 }
 
-/// The class of an error of Amazon's query protocol: `<Code>Throttling</Code>`.
+/// Returns the error class of Amazon's query protocol: `<Code>Throttling</Code>`.
 fn class_in_xml(body: &[u8]) -> Option<&[u8]> {
     let place = |text: &[u8], tag: &[u8]| text.windows(tag.len()).position(|window| window == tag);
     let rest = &body[place(body, b"<Code>")? + b"<Code>".len()..];
     Some(&rest[..place(rest, b"</Code>")?])
 }
 
-/// Letters in lower case and digits, and nothing else: `Throttling.RateQuota` and `throttling_rate_quota` are one.
+/// Appends the letters in lower case and the digits, and drops all else. `Throttling.RateQuota` and
+/// `throttling_rate_quota` become equal.
 pub(crate) fn squeeze(raw: &[u8], into: &mut String) {
     into.extend(raw.iter().filter(|b| b.is_ascii_alphanumeric()).map(|b| b.to_ascii_lowercase() as char));
 }
 
-/// Whether an answer that claims success gives this field as its own error: not as that of one item among many.
+/// Returns true if a field of a success response belongs to the response's own error, not to one item among many.
 fn is_error(path: Path<'_, '_>) -> bool {
     let path = match path {
         [b"response" | b"", inner @ ..] => inner,
@@ -253,7 +255,7 @@ fn figure(raw: &[u8]) -> Option<f64> {
     (end == raw.len()).then(|| value.as_f64())
 }
 
-/// Compressed or otherwise not meant to be read: it begins with gzip's or zstd's mark, or control bytes abound.
+/// Returns true if the body is not text: it begins with the magic bytes of gzip or zstd, or has many control bytes.
 fn is_binary(body: &[u8]) -> bool {
     let head = &body[..body.len().min(128)];
     let control = head.iter().filter(|b| **b < 0x20 && !b.is_ascii_whitespace() || **b == 0x7f).count();

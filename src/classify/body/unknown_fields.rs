@@ -1,21 +1,21 @@
-//! What is made of the fields of an error body that no name is known for.
+//! Handles fields of an error body whose names are not known.
 
 use crate::classify::parse::json::{self, Path};
 
-/// No more fields of unknown name than this are taken for messages.
+/// The maximum number of unknown fields that are read as messages.
 const MAX_WORDS: usize = 8;
 
-/// What is read after all fields of a document.
+/// The texts that are read after all other fields of a document.
 #[derive(Default)]
 pub(crate) struct Rest {
-    /// Messages that hold a document.
+    /// Messages that contain a JSON document.
     pub(crate) again: Vec<String>,
-    /// Words in fields of no known name.
+    /// Words in fields of unknown name.
     pub(crate) words: Vec<String>,
 }
 
 impl Rest {
-    /// A text in a field of no known name: another server's answer, or words.
+    /// Adds the text of a field of unknown name. It is another server's response or words.
     pub(crate) fn other(&mut self, name: &[u8], raw: &[u8]) {
         let holds_answer = [&b"body"[..], b"response", b"upstream", b"provider"]
             .iter()
@@ -29,14 +29,14 @@ impl Rest {
     }
 }
 
-/// Whether a field is the caller's own, quoted in the answer.
+/// Returns true if a field quotes the caller's request.
 pub(crate) fn is_request(path: Path<'_, '_>) -> bool {
     let own =
         [&b"content"[..], b"contents", b"input", b"inputs", b"messages", b"parts", b"prompt", b"query", b"request"];
     path.iter().any(|key| own.contains(key))
 }
 
-/// Whether messages say no more than a status does.
+/// Returns true if the messages only repeat the name of a status.
 pub(crate) fn repeats_status(text: &str) -> bool {
     let known = ["too many requests", "429 too many requests", "forbidden", "bad request", "payment required", "error"];
     text.lines().all(|line| known.iter().any(|words| line.eq_ignore_ascii_case(words)))

@@ -1,22 +1,22 @@
-//! Which bucket, and what of it, the name of a rate-limit header means.
+//! Derives the bucket and the kind of value from the name of a rate-limit header.
 
 use crate::vocabulary::{Dimension, Unit};
 
-/// What of a bucket a header tells.
+/// The kind of value that a header gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Limit,
     Remaining,
     Reset,
-    /// The IETF draft's `ratelimit`, which says all in one.
+    /// The IETF draft's `ratelimit`, which holds all values of a bucket.
     Structured,
-    /// The IETF draft's `ratelimit-policy`, of which only the limit is read.
+    /// The IETF draft's `ratelimit-policy`. Only the limit is read.
     Policy,
 }
 
 #[inline]
 pub(crate) fn bucket_of(name: &[u8]) -> Option<(Dimension, Part)> {
-    // A cheap look first: nearly all headers are of no interest.
+    // The prefix is checked first, because nearly all headers are not rate-limit headers.
     let rest = match *name.first()? {
         b'x' => name.strip_prefix(b"x-ratelimit-").or_else(|| name.strip_prefix(b"x-rate-limit-"))?,
         b'r' => match name.strip_prefix(b"ratelimit")? {
@@ -27,7 +27,7 @@ pub(crate) fn bucket_of(name: &[u8]) -> Option<(Dimension, Part)> {
         b'a' => name.strip_prefix(b"anthropic-ratelimit-")?,
         _ => return None,
     };
-    // OpenAI's six, which are on each of its answers, without looking at each of their words.
+    // OpenAI sends these six headers with each response, so they are matched without splitting the name.
     let (part, counts) = match *rest.get(2)? {
         b'm' if rest[0] == b'l' => (Part::Limit, rest.strip_prefix(b"limit-")),
         b'm' => (Part::Remaining, rest.strip_prefix(b"remaining-")),
@@ -40,8 +40,8 @@ pub(crate) fn bucket_of(name: &[u8]) -> Option<(Dimension, Part)> {
     }
 }
 
-/// Any order of the words: `limit-tokens-minute`, `input-tokens-remaining`, `reset-tokens-per-day`. One word that is not
-/// known makes the header unknown: better no bucket than a wrong one.
+/// Reads the words of a name in any order: `limit-tokens-minute`, `input-tokens-remaining`, `reset-tokens-per-day`. A
+/// name with an unknown word is ignored, because its bucket may be a different one.
 fn by_words(rest: &[u8]) -> Option<(Dimension, Part)> {
     let (mut part, mut unit, mut project, mut usage, mut window) = (None, None, false, false, 0);
     let mut direction = None;

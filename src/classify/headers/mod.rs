@@ -1,7 +1,6 @@
-//! Reads what the rate-limit headers of an answer, throttled or not, say about the buckets behind it.
+//! Reads the rate-limit headers of a response, throttled or not.
 //!
-//! This is on the path of every call that succeeds: one walk over the headers, names compared as bytes, numbers read in
-//! place, nothing allocated.
+//! This code runs for every successful call. It walks over the headers once and does not allocate.
 
 pub(crate) mod dimension;
 pub(crate) mod windows;
@@ -14,25 +13,27 @@ use crate::classify::headers::dimension::{Part, bucket_of};
 use crate::classify::parse::{date, duration};
 use crate::vocabulary::Dimension;
 
-/// How many buckets one answer may name; further ones are ignored.
+/// The maximum number of buckets read from one response: 8. Further buckets are ignored.
 pub const MAX_DIMENSIONS: usize = 8;
 
-/// One bucket as the headers describe it. A field that is absent, negative, no number, or contradicted by another is
-/// `None`: unknown, never zero.
+/// One bucket as the headers describe it.
+///
+/// A value that is absent, negative, not a number, or contradicted by another is `None`, never zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct BucketSnapshot {
-    /// What it counts.
+    /// What the bucket counts.
     pub dimension: Dimension,
-    /// Its size, in units of the dimension.
+    /// The size of the bucket, in units of the dimension.
     pub limit: Option<f64>,
-    /// What is left of it, in units of the dimension.
+    /// The amount that remains, in units of the dimension.
     pub remaining: Option<f64>,
-    /// Until it is reset, counted from the answer; with OpenAI until it is *full*.
+    /// The time until the bucket resets, from the arrival of the response. With OpenAI it is the time until the bucket
+    /// is *full*.
     pub reset: Option<Duration>,
 }
 
-/// What the rate-limit headers of one answer say.
+/// The buckets that the rate-limit headers of one response describe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RateLimitSnapshot {
     buckets: [BucketSnapshot; MAX_DIMENSIONS],
@@ -40,13 +41,14 @@ pub struct RateLimitSnapshot {
 }
 
 impl RateLimitSnapshot {
-    /// Reads the headers of an answer; `None` when they name no bucket. A reset that is a date is counted from the
-    /// answer's own `date` header, and is unknown without one.
+    /// Reads the headers of a response. Returns `None` if they name no bucket.
+    ///
+    /// A reset given as a date is relative to the response's `date` header. Without that header it is `None`.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         Self::of(headers, None)
     }
 
-    /// The same, with a clock for answers that have no `date` header.
+    /// Reads the headers like [`from_headers`](Self::from_headers). `now` replaces a missing `date` header.
     pub fn at(headers: &HeaderMap, now: SystemTime) -> Option<Self> {
         Self::of(headers, Some(&|| now.duration_since(UNIX_EPOCH).ok()))
     }
@@ -56,24 +58,24 @@ impl RateLimitSnapshot {
         snapshot.read(headers, clock).then_some(snapshot)
     }
 
-    /// What the headers say of each bucket, in the order of the headers.
+    /// Returns all buckets, in the order of the headers.
     pub fn buckets(&self) -> &[BucketSnapshot] {
         &self.buckets[..usize::from(self.used)]
     }
 
-    /// What the headers say of one bucket.
+    /// Returns the bucket of a dimension, if the headers name it.
     pub fn get(&self, dimension: Dimension) -> Option<&BucketSnapshot> {
         self.buckets().iter().find(|bucket| bucket.dimension == dimension)
     }
 
-    /// One that nothing has been read into yet.
+    /// A snapshot without buckets.
     pub(crate) const EMPTY: Self = {
         let unknown = BucketSnapshot { dimension: Dimension::Unnamed, limit: None, remaining: None, reset: None };
         Self { buckets: [unknown; MAX_DIMENSIONS], used: 0 }
     };
 
-    /// Reads headers into an empty snapshot, in place: it is large, and each move of it is a copy. False: they name no
-    /// bucket.
+    /// Reads headers into an empty snapshot in place, because a snapshot is large and each move copies it. Returns
+    /// false if they name no bucket.
     pub(crate) fn read(&mut self, headers: &HeaderMap, clock: Option<&dyn Fn() -> Option<Duration>>) -> bool {
         let now = || own_date(headers).or_else(|| clock?());
         for (name, value) in headers {
@@ -89,7 +91,7 @@ impl RateLimitSnapshot {
         let Some(index) = self.index(dimension) else { return };
         let bucket = &mut self.buckets[index];
         match part {
-            // Of a header that is repeated the first that can be read counts.
+            // If a header is repeated, the first value that can be parsed counts.
             Part::Limit => fill(&mut bucket.limit, value),
             Part::Remaining => fill(&mut bucket.remaining, value),
             Part::Reset if bucket.reset.is_some() => {}
@@ -99,10 +101,11 @@ impl RateLimitSnapshot {
         }
     }
 
-    /// Takes for unknown what cannot be.
+    /// Drops values that contradict each other.
     fn settle(&mut self) {
         for bucket in &mut self.buckets[..usize::from(self.used)] {
-            // `-1`, `-1` and `0` for limit, remaining and reset mean that nothing is known, not that one may go now.
+            // Some servers send `-1`, `-1` and `0` for limit, remaining and reset to say that nothing is known. The
+            // zero is not a delay.
             if bucket.remaining.is_none() && bucket.reset.is_some_and(|reset| reset.is_zero()) {
                 bucket.reset = None;
             }
@@ -123,7 +126,7 @@ impl RateLimitSnapshot {
     }
 }
 
-/// The answer's own `date`, since the epoch.
+/// Returns the `date` header, as time since the epoch.
 pub(crate) fn own_date(headers: &HeaderMap) -> Option<Duration> {
     date::instant(headers.get(header::DATE)?.as_bytes())
 }
@@ -139,7 +142,7 @@ fn reset(value: &[u8], now: impl Fn() -> Option<Duration>) -> Option<Duration> {
 }
 
 pub(crate) fn count(text: &[u8]) -> Option<f64> {
-    // Digits alone, which is what nearly all are; 15 of them are exact.
+    // Nearly all values are digits only. 15 digits are exact as `f64`.
     let (head, tail) = text.split_at(text.len() % 8);
     let digits = match (tail.as_chunks().0, text.len()) {
         ([], 1..) => few_digits(head),
@@ -161,12 +164,12 @@ fn few_digits(text: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// Eight digits at once, each in its byte: first pairs of them, then pairs of pairs.
+/// Parses eight digits at once: first pairs of digits, then pairs of pairs.
 fn eight_digits(text: [u8; 8]) -> Option<u64> {
     const EACH: u64 = u64::from_ne_bytes([1; 8]);
     let digits = u64::from_le_bytes(text) ^ (EACH * 0x30);
     if (digits | digits.wrapping_add(EACH * 6)) & (EACH * 0xf0) != 0 {
-        return None; // more than nine
+        return None; // a byte is not a digit
     }
     let twos = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
     let fours = (twos * 100 + (twos >> 16)) & 0x0000_ffff_0000_ffff;
@@ -179,7 +182,8 @@ fn any_count(text: &[u8]) -> Option<f64> {
     (value.is_finite() && value >= 0.0 && !matches!(text[0], b'+' | b'-')).then_some(value)
 }
 
-/// The first item of a list: older IETF drafts write `100, 100;w=60`. A date has a comma of its own.
+/// Returns the first item of a list: older IETF drafts write `100, 100;w=60`. A date is returned whole, because it
+/// contains a comma.
 fn first_item(value: &[u8]) -> &[u8] {
     if !value.first().is_some_and(u8::is_ascii_digit) {
         return value;
@@ -187,8 +191,8 @@ fn first_item(value: &[u8]) -> &[u8] {
     value.split(|b| matches!(b, b',' | b';')).next().unwrap_or(value)
 }
 
-/// `"burst";r=5;t=10, "daily";r=500;t=3600`, or the older `limit=100, remaining=50, reset=30`: of several the one with
-/// the least left, and of equals the one that takes longest.
+/// Reads `"burst";r=5;t=10, "daily";r=500;t=3600`, or the older `limit=100, remaining=50, reset=30`. The item with the
+/// least remaining counts, and among equals the one with the longest reset.
 fn structured(bucket: &mut BucketSnapshot, value: &[u8]) {
     for item in value.split(|b| *b == b',') {
         let (mut remaining, mut reset) = (None, None);
@@ -203,14 +207,14 @@ fn structured(bucket: &mut BucketSnapshot, value: &[u8]) {
         if remaining.is_some() && bucket.remaining.is_none_or(|least| remaining < Some(least)) {
             (bucket.remaining, bucket.reset) = (remaining, reset);
         } else if remaining == bucket.remaining {
-            // Of items that have as little left the one that takes longest.
+            // Among items with equal `remaining`, the longest reset counts.
             bucket.reset = bucket.reset.max(reset);
         }
         bucket.reset = bucket.reset.or(reset);
     }
 }
 
-/// The quota of a policy, when there is one and it counts requests.
+/// Returns the quota of a policy, if there is exactly one and it counts requests.
 fn policy(value: &[u8]) -> Option<f64> {
     let mut parameters = value.split(|b| matches!(b, b',' | b';')).filter_map(split_once);
     let quota = parameters.clone().filter(|(key, _)| *key == b"q").count();

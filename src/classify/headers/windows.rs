@@ -1,8 +1,8 @@
-//! Buckets in headers whose name has a window or an owner that no [`Dimension`](super::Dimension) has, such as
+//! Reads buckets whose header name has a window or an owner that no [`Dimension`](super::Dimension) covers, such as
 //! `x-ratelimit-remaining-tokens-5-minute` or Kong's `x-ai-ratelimit-remaining-minute-{provider}`.
 //!
-//! A pace cannot be learned from a bucket of unknown size, so these are no part of a
-//! [`RateLimitSnapshot`](super::RateLimitSnapshot). They tell only when an exhausted one comes back.
+//! A bucket of unknown window cannot set a pace, so these are not part of a
+//! [`RateLimitSnapshot`](super::RateLimitSnapshot). They only give the reset of an exhausted bucket.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::classify::headers;
 use crate::classify::headers::dimension::bucket_of;
 use crate::classify::parse::duration;
 
-/// No more such buckets than this are looked at.
+/// The maximum number of such buckets.
 const MAX_BUCKETS: usize = 16;
 
-/// One bucket: its name without the word that tells which part of it a header is.
+/// One bucket. `before` and `after` are its name without the word `remaining` or `reset`.
 struct Bucket<'h> {
     before: &'h str,
     after: &'h str,
@@ -23,14 +23,14 @@ struct Bucket<'h> {
     reset: Option<Duration>,
 }
 
-/// What a gateway's own headers tell beside the buckets with a dimension.
+/// The delays and resets that such headers give.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Windows {
-    /// The longest delay that such a header states: `x-ai-ratelimit-retry-after-minute-{provider}`.
+    /// The longest stated delay: `x-ai-ratelimit-retry-after-minute-{provider}`.
     pub(crate) stated: Option<Duration>,
-    /// The longest reset of those that are exhausted.
+    /// The longest reset of an exhausted bucket.
     pub(crate) reset: Option<Duration>,
-    /// Whether one is exhausted, with a reset or without.
+    /// Whether a bucket is exhausted, with a reset or without.
     pub(crate) exhausted: bool,
 }
 
@@ -62,7 +62,7 @@ impl Windows {
                 }
             }
         }
-        // Who sends no `remaining` for a bucket does not say that it is empty.
+        // A bucket without `remaining` does not count as exhausted.
         for bucket in buckets.iter().filter(|bucket| bucket.remaining.is_some_and(|left| left < 1.0)) {
             found.exhausted = true;
             found.reset = found.reset.max(bucket.reset);
@@ -71,13 +71,13 @@ impl Windows {
     }
 }
 
-/// The rest of a name after the beginning that rate-limit headers have.
+/// Returns the name without the prefix of rate-limit headers.
 fn family(name: &str) -> Option<&str> {
     const FAMILIES: [&str; 5] = ["x-ratelimit-", "x-rate-limit-", "x-ai-ratelimit-", "x-ai-rate-limit-", "ratelimit-"];
     FAMILIES.iter().find_map(|family| name.strip_prefix(family))
 }
 
-/// What stands before and after a word of a name.
+/// Returns the parts of a name before and after a word.
 fn split<'n>(name: &'n str, word: &str) -> Option<(&'n str, &'n str)> {
     let at = name.find(word)?;
     let (before, after) = (&name[..at], &name[at + word.len()..]);

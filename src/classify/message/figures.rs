@@ -1,14 +1,14 @@
-//! Reads the figures, windows, delays and names that stand beside a phrase of a message.
+//! Reads the figures, windows, delays and names beside a phrase of a message.
 //!
-//! `plain` is the message as [`normalize`](crate::classify::message::phrases::normalize) makes it: the same offsets, easier to compare.
-//! Figures are read from the message itself, where a minus is still a minus.
+//! `plain` is the message as [`normalize`](crate::classify::message::phrases::normalize) returns it, with the same
+//! offsets. Figures are read from the original message, where a minus sign is kept.
 
 use std::time::Duration;
 
 use crate::classify::parse::number::number;
 use crate::classify::parse::{date, duration};
 
-/// How long a window is, as far as it matters.
+/// The length of a window, in the classes that matter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Window {
     Short,
@@ -16,7 +16,7 @@ pub(crate) enum Window {
     Month,
 }
 
-/// The window after what is counted: `per min`, ` / day`, `per model per minute`, `(TPM)` not included.
+/// Returns the window after a unit: `per min`, ` / day`, `per model per minute`. `(TPM)` is not read.
 pub(crate) fn divided(text: &[u8]) -> Option<Window> {
     let mut text = text.trim_ascii_start();
     if let Some(rest) = text.strip_prefix(b"/") {
@@ -38,7 +38,7 @@ pub(crate) fn divided(text: &[u8]) -> Option<Window> {
     None
 }
 
-/// The window that a text begins with: `minute`, `60s`, `1 day`.
+/// Returns the window at the start of a text: `minute`, `60s`, `1 day`.
 pub(crate) fn window(text: &[u8]) -> Option<Window> {
     if let Some((span, _)) = duration::prose(text) {
         return Some(match span.as_secs() {
@@ -59,7 +59,7 @@ pub(crate) fn window(text: &[u8]) -> Option<Window> {
     }
 }
 
-/// A figure after its label, and where it ends: ` 30000`, `: 60.000000`, ` ~12,903`, ` of 30K`.
+/// Returns the figure after a label, and its end: ` 30000`, `: 60.000000`, ` ~12,903`, ` of 30K`.
 pub(crate) fn figure(bytes: &[u8], plain: &[u8], at: usize) -> Option<(f64, usize)> {
     const FILLERS: [&[u8]; 8] = [b"of ", b"is ", b"was ", b"at ", b"to ", b"up to ", b"reached ", b"set to "];
     let mut at = at;
@@ -79,12 +79,12 @@ pub(crate) fn figure(bytes: &[u8], plain: &[u8], at: usize) -> Option<(f64, usiz
         _ => 1.0,
     };
     end += usize::from(scale > 1.0);
-    // A figure at the very end may have lost its last digits.
+    // A figure at the end of the text may be cut off.
     let broken = bytes.get(end).is_none_or(|b| matches!(b, b'%' | b'-' | b':') || b.is_ascii_alphanumeric());
     (!broken).then_some((value.as_f64() * scale, end))
 }
 
-/// `33/32` after a label, perhaps in brackets: what was in use, and the limit. `15/1min` is none.
+/// Returns the used amount and the limit after a label: `33/32`, also in brackets. `15/1min` is not a pair.
 pub(crate) fn pair(bytes: &[u8], plain: &[u8], at: usize) -> Option<(f64, f64)> {
     const FILLERS: [&[u8]; 3] = [b"reached", b"exceeded", b"hit"];
     let rest = plain.get(at..)?;
@@ -95,7 +95,7 @@ pub(crate) fn pair(bytes: &[u8], plain: &[u8], at: usize) -> Option<(f64, f64)> 
     limit.map(|(limit, _)| (used, limit))
 }
 
-/// The same before a label: `(1500/1500 used)`.
+/// Returns the used amount and the limit before a label: `(1500/1500 used)`.
 pub(crate) fn pair_before(bytes: &[u8], end: usize) -> Option<(f64, f64)> {
     let text = bytes[..end].trim_ascii_end();
     let in_pair = |b: &&u8| b.is_ascii_digit() || matches!(b, b',' | b'.' | b'/');
@@ -104,7 +104,7 @@ pub(crate) fn pair_before(bytes: &[u8], end: usize) -> Option<(f64, f64)> {
     pair(whole, whole, start)
 }
 
-/// Whether a figure that ends at `end` is a sum of money.
+/// Returns true if the figure that ends at `end` is an amount of money.
 pub(crate) fn is_money(plain: &[u8], end: usize) -> bool {
     let after = plain[end..].trim_ascii_start();
     [&b"$"[..], b"usd", b"eur", b"cny", b"dollar", b"cent", b"credit", "元".as_bytes(), "€".as_bytes()]
@@ -112,7 +112,7 @@ pub(crate) fn is_money(plain: &[u8], end: usize) -> bool {
         .any(|unit| after.starts_with(unit))
 }
 
-/// The number that stands before what is counted: `20,000 input tokens per minute`.
+/// Returns the number before a unit: `20,000 input tokens per minute`.
 pub(crate) fn number_before(bytes: &[u8], end: usize) -> Option<f64> {
     let text = bytes[..end].trim_ascii_end();
     let text = text.strip_suffix(b"API").unwrap_or(text).trim_ascii_end();
@@ -129,7 +129,7 @@ pub(crate) fn number_before(bytes: &[u8], end: usize) -> Option<f64> {
     figure(bytes, bytes, start).map(|f| f.0)
 }
 
-/// The delay after `try again in` and the like.
+/// Returns the delay after a phrase such as `try again in`.
 pub(crate) fn delay(bytes: &[u8], plain: &[u8], at: usize, now: &dyn Fn() -> Option<Duration>) -> Option<Duration> {
     const FILLERS: [&[u8]; 18] = [
         b"about ",
@@ -165,9 +165,9 @@ pub(crate) fn delay(bytes: &[u8], plain: &[u8], at: usize, now: &dyn Fn() -> Opt
     if let Some((then, _)) = date::written(rest, date::zone_of(bytes)) {
         return duration::until(then, now);
     }
-    // What ends where the text ends may be cut off: `6m` of `6ms`, `1` of `12 seconds`.
+    // A delay at the end of the text may be cut off: `6m` of `6ms`, `1` of `12 seconds`.
     if let Some((delay, end)) = duration::prose(rest) {
-        // A time of day is no delay.
+        // A time of day is not a delay.
         let time_of_day = moment && rest[..end].contains(&b':');
         return (end < rest.len() && !time_of_day).then_some(delay);
     }
@@ -178,18 +178,18 @@ pub(crate) fn delay(bytes: &[u8], plain: &[u8], at: usize, now: &dyn Fn() -> Opt
     ended.then(|| duration::reset(&rest[..end], now)).flatten()
 }
 
-/// The delay that ends where a phrase begins: `30 秒后重试`, `30 seconds before retrying`.
+/// Returns the delay before a phrase: `30 秒后重试`, `30 seconds before retrying`.
 pub(crate) fn delay_before(bytes: &[u8], end: usize) -> Option<Duration> {
     let text = bytes[..end].trim_ascii_end();
     let first = text.len().saturating_sub(40);
     let begins = |at: &usize| text[*at].is_ascii_digit() && (*at == 0 || !is_in_number(text[*at - 1]));
-    // A time of day is no delay.
+    // A time of day is not a delay.
     let starts = (first..text.len()).filter(begins).filter(|at| !text[*at..].contains(&b':'));
     let whole = |at: usize| duration::prose(&text[at..]).filter(|(_, length)| at + length == text.len());
     starts.filter_map(whole).map(|(delay, _)| delay).next()
 }
 
-/// Whether the sum after its label is nothing: `balance: $0.00`.
+/// Returns true if the amount after a label is zero: `balance: $0.00`.
 pub(crate) fn is_zero(plain: &[u8], at: usize) -> bool {
     let mut rest = &plain[at..];
     for filler in [&b" left"[..], b" currently", b" is", b" of", "为".as_bytes(), "：".as_bytes(), b":", b" "] {
@@ -200,12 +200,12 @@ pub(crate) fn is_zero(plain: &[u8], at: usize) -> bool {
     number(rest).is_some_and(|(sum, end)| sum.as_f64() == 0.0 && !rest.get(end).is_some_and(u8::is_ascii_alphanumeric))
 }
 
-/// Whether there is nothing left of what is counted at `start`: `0 credits left`.
+/// Returns true if the text says that nothing of a unit remains: `0 credits left`.
 pub(crate) fn none_left(bytes: &[u8], plain: &[u8], start: usize, end: usize) -> bool {
     is_left(plain, end, 1) && number_before(bytes, start) == Some(0.0)
 }
 
-/// Whether one of the next words says that what stands before is left, and so no size.
+/// Returns true if one of the next words says that the figure before is a remainder, not a size.
 pub(crate) fn is_left(plain: &[u8], at: usize, words: usize) -> bool {
     let part = plain[at..].split(|b| matches!(b, b',' | b'.' | b';' | b':')).next().unwrap_or_default();
     let mut next = part.split(|b| !b.is_ascii_alphabetic()).filter(|word| !word.is_empty()).take(words);
@@ -216,7 +216,7 @@ fn is_in_number(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b',' | b'-' | b':')
 }
 
-/// The model's name at `at`: one word that looks like one, with a digit or a hyphen in it.
+/// Returns the model's name at `at`: one word with a digit or a hyphen.
 pub(crate) fn model(text: &str, at: usize) -> Option<&str> {
     let mut rest = text.get(at..)?;
     for _ in 0..2 {
@@ -235,7 +235,7 @@ pub(crate) fn model(text: &str, at: usize) -> Option<&str> {
     (letters && parts && name.len() <= 100 && !other).then_some(name)
 }
 
-/// A host, with a path or without, a mail address, or an address of IPv6.
+/// Returns true for a host with or without a path, a mail address or an IPv6 address.
 fn is_address(name: &str) -> bool {
     let host = name.split_once('@').map_or(name, |(_, host)| host);
     let host = host.split(['/', ':']).next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Reads the wording of a message: what it blames, which limit it names, the figures, the model and the delay.
+//! Reads the wording of a message: the cause, the limit, the figures, the model and the delay.
 
 mod figures;
 mod phrase_list;
@@ -15,13 +15,13 @@ use crate::classify::message::figures::{
 use crate::classify::message::spent::{Noun, Spent};
 use phrase_list::Sign;
 
-/// What a message says.
+/// The meaning of a message.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Wording<'t> {
     pub(crate) stop: bool,
-    /// The same outside of quotes: a 400 often quotes the request that it throttles.
+    /// Whether `stop` was found outside of quotes. A 400 often quotes the request that it rejects.
     pub(crate) stop_unquoted: bool,
-    /// What stops is the account's.
+    /// Whether the exhausted quota belongs to the whole account.
     pub(crate) account: bool,
     pub(crate) stop_weak: bool,
     pub(crate) overload: bool,
@@ -29,15 +29,15 @@ pub(crate) struct Wording<'t> {
     pub(crate) too_large: bool,
     pub(crate) rate: bool,
     pub(crate) server_fault: bool,
-    /// It names a window of a week or a month.
+    /// Whether the message names a window of a week or a month.
     pub(crate) month: bool,
-    /// It names a window, though perhaps not what is counted in it.
+    /// Whether the message names a window, with or without what is counted in it.
     pub(crate) window: bool,
-    /// It names a window of less than a day.
+    /// Whether the message names a window of less than a day.
     pub(crate) short_window: bool,
-    /// The limit that it names with its window: `tokens per min`, `RPM`.
+    /// The limit that is named with its window: `tokens per min`, `RPM`.
     pub(crate) axis: Option<Scope>,
-    /// The limit that it names less clearly: `token rate limit`, `for requests`.
+    /// The limit that is named without its window: `token rate limit`, `for requests`.
     pub(crate) hint_of_axis: Option<Scope>,
     pub(crate) delay: Option<Duration>,
     pub(crate) limit: Option<f64>,
@@ -51,7 +51,8 @@ pub(crate) struct Wording<'t> {
 }
 
 impl<'t> Wording<'t> {
-    /// Reads `text`, each message of which ends with a line end. `now` is the time since the epoch, asked for only when the text gives a date.
+    /// Reads `text`, in which each message ends with a line end. `now` returns the time since the epoch. It is called
+    /// only if the text gives a date.
     pub(crate) fn read(text: &'t str, now: &dyn Fn() -> Option<Duration>) -> Self {
         let mut found = Self::default();
         if text.is_empty() {
@@ -62,7 +63,7 @@ impl<'t> Wording<'t> {
         found
     }
 
-    /// Only what tells the kind.
+    /// Keeps only the fields that decide the kind.
     pub(crate) fn without_figures(self) -> Self {
         Self {
             window: false,
@@ -81,7 +82,7 @@ impl<'t> Wording<'t> {
         }
     }
 
-    /// The limit that the message names, if it names one.
+    /// Returns the limit that the message names.
     pub(crate) fn scope(&self) -> Option<Scope> {
         if self.enqueued.is_some() {
             return self.enqueued;
@@ -93,12 +94,12 @@ impl<'t> Wording<'t> {
         self.axis.or(unclear).or(unnamed)
     }
 
-    /// The limit's size.
+    /// Returns the size of the limit.
     pub(crate) fn size(&self) -> Option<f64> {
         self.limit.or(self.counted)
     }
 
-    /// Whether it says which limit was met, be it by a figure.
+    /// Returns true if the message tells which limit was exceeded, by a name or by a figure.
     pub(crate) fn names_a_limit(&self) -> bool {
         let figures = self.size().or(self.used).or(self.requested).is_some();
         self.scope().is_some() || self.concurrent || self.window || self.daily || self.month || figures
@@ -119,7 +120,7 @@ impl<'t> Wording<'t> {
             Sign::Stop => self.stops(false, plain, start),
             Sign::Account => self.stops(true, plain, start),
             Sign::PlanHours => {
-                // `60 requests per 1 hour limit` is a rate.
+                // `60 requests per 1 hour limit` is a rate limit.
                 let before = plain[..start].trim_ascii_end();
                 let digits = before.iter().rev().take_while(|b| b.is_ascii_digit()).count();
                 let rate = before[..before.len() - digits].ends_with(b"per ");
@@ -127,7 +128,7 @@ impl<'t> Wording<'t> {
                     self.stops(false, plain, start);
                 }
             }
-            // `rate limit exhausted` is a rate.
+            // `rate limit exhausted` is a rate limit.
             Sign::StopWeak => self.stop_weak |= !plain[..start].ends_with(b"rate "),
             Sign::Money if whole_word => {
                 let spent = self.spent.noun(Noun::Money, bytes, start, end);
@@ -148,7 +149,7 @@ impl<'t> Wording<'t> {
             },
             Sign::Overload => self.overload = true,
             Sign::Concurrent => {
-                // `TPM limit reached, reduce your concurrency`: what is named first is what was met.
+                // In `TPM limit reached, reduce your concurrency`, the limit named first is the one that was exceeded.
                 self.concurrent |= self.axis.is_none();
                 let past = end + plain[end..].iter().take_while(|b| b.is_ascii_alphabetic()).count();
                 self.counted = self.counted.or_else(|| figure(bytes, plain, past).map(|f| f.0));
@@ -171,7 +172,7 @@ impl<'t> Wording<'t> {
             Sign::Short(scope) if whole_word => {
                 self.axis = self.axis.or(Some(scope));
                 let after = || figure(bytes, plain, end).map(|f| f.0);
-                // `3 RPM`, but `10,000 neurons` is a name, too.
+                // A number may precede short names such as `3 RPM`. `10,000 neurons` names the limit.
                 let before = || number_before(bytes, start).filter(|_| end - start <= 4);
                 self.counted = self.counted.or_else(after).or_else(before);
                 self.rate = true;
@@ -203,7 +204,7 @@ impl<'t> Wording<'t> {
         self.stop_unquoted |= !opens_quote(&plain[..start]);
     }
 
-    /// The size of a limit, unless it is one of money: `Limit 6000`, `limit reached (33/32)`.
+    /// Reads the size of a limit, unless it is an amount of money: `Limit 6000`, `limit reached (33/32)`.
     fn sized(&mut self, bytes: &[u8], plain: &[u8], at: usize) {
         if self.limit.is_some() {
             return;
@@ -219,7 +220,7 @@ impl<'t> Wording<'t> {
         }
     }
 
-    /// What a gateway says was counted: `Limit type: tokens`.
+    /// Reads the counted unit that a gateway names: `Limit type: tokens`.
     fn typed(&mut self, plain: &[u8], at: usize) {
         let counted = plain[at..].trim_ascii_start();
         let counted =
@@ -247,7 +248,7 @@ impl<'t> Wording<'t> {
             .iter()
             .any(|word| after.starts_with(word))
             || [&b" for"[..], b" on", b" tier", b" daily", b" max", b"number of", b" model"].iter().any(|word| before.ends_with(word))
-            // `Too many requests` is what 429 means, and says no more.
+            // `Too many requests` is the text of status 429 and names no limit.
             || (scope != Scope::Requests && before.ends_with(b"too many"));
         if named {
             self.hint_of_axis = self.hint_of_axis.or(Some(scope));
@@ -268,7 +269,7 @@ impl<'t> Wording<'t> {
     }
 }
 
-/// Whether one of the next words is what a plan limits.
+/// Returns true if one of the next words is something that a plan limits.
 fn limit_follows(text: &[u8]) -> bool {
     const LIMITED: [&[u8]; 9] =
         [b"allotment", b"allowance", b"budget", b"cap", b"limit", b"quota", b"request", b"token", b"usage"];
@@ -277,12 +278,12 @@ fn limit_follows(text: &[u8]) -> bool {
     words.any(|word| LIMITED.iter().any(|limited| word.starts_with(limited)))
 }
 
-/// Whether what follows is said not to be: `are not used up`.
+/// Returns true if the next word is negated: `are not used up`.
 fn is_denied(before: &[u8]) -> bool {
     [&b"not "[..], b"n't ", b"not been ", b"never "].iter().any(|word| before.ends_with(word))
 }
 
-/// Whether a quote begins somewhere in `text`; an apostrophe within a word is none.
+/// Returns true if a quote begins in `text`. An apostrophe within a word is not a quote.
 fn opens_quote(text: &[u8]) -> bool {
     let begins = |at: usize| at == 0 || !text[at - 1].is_ascii_alphanumeric();
     (0..text.len()).any(|at| matches!(text[at], b'"' | b'\'' | b'`') && begins(at))

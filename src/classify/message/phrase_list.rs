@@ -1,77 +1,80 @@
-//! The phrases that tell what a message means, by what they mean.
+//! The phrases that give a message its meaning, grouped by meaning.
 //!
-//! Phrases are in lower case and begin where a word begins; a blank stands for a blank, a line's end, `-` or `_`. The
-//! order is of no account: where two begin at the same letter the longer one counts.
+//! Phrases are in lower case and match at the start of a word. A space matches a space, a line end, `-` or `_`. The
+//! order does not matter: the longest phrase at a position counts.
 //!
-//! The words *quota*, *billing*, *plan* and *credit* alone never mean stop: several providers use them for windows of a
-//! minute. A used-up quota is told by a whole phrase, or by a noun with a verb near it ([`spent`](crate::classify::message::spent)).
+//! The words *quota*, *billing*, *plan* and *credit* alone do not mean that a quota is exhausted, because several
+//! providers use them for a limit per minute. A whole phrase is needed, or a noun with a verb near it
+//! ([`spent`](crate::classify::message::spent)).
 
 use crate::classify::Scope;
 use crate::classify::Scope::{DailyRequests, DailyTokens, Images, InputTokens, OutputTokens, Requests, Tokens};
 use Sign::*;
 
-/// What a phrase tells.
+/// The meaning of a phrase.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Sign {
-    /// The account's plan, budget or balance is used up.
+    /// The account's plan, budget or balance is exhausted.
     Account,
-    /// A quota is used up that may be one model's; unless the message states that it comes back soon.
+    /// A quota is exhausted, perhaps of one model only. It does not count if the message states that the quota resets
+    /// soon.
     Stop,
-    /// The same, unless the message also names a short window or states a delay, or a code speaks of a rate.
+    /// A quota is exhausted. It does not count if the message also names a short window or states a delay, or if a code
+    /// means a rate limit.
     StopWeak,
-    /// Money that may be used up: a balance, credits.
+    /// An amount of money: a balance, credits.
     Money,
-    /// What a plan allows, which may be used up.
+    /// An allowance of a plan.
     Allowance,
-    /// Something is used up.
+    /// A verb that means exhausted.
     Spent,
     /// A window of a week or a month.
     Month,
-    /// The same, if what is limited follows: `monthly token quota`, but not `monthly plan`.
+    /// A window of a week or a month, if the limited unit follows: `monthly token quota`, but not `monthly plan`.
     Periodic,
-    /// The limit of a plan's hours, if a number stands before: `5-hour limit`.
+    /// The limit of a plan per some hours, if a number precedes: `5-hour limit`.
     PlanHours,
-    /// Only looks like one of the others.
+    /// No meaning. It prevents a match of a shorter phrase.
     Nothing,
     /// The server has no capacity.
     Overload,
-    /// Too many calls at once.
+    /// Too many concurrent requests.
     Concurrent,
-    /// The request alone is larger than its limit.
+    /// The request alone exceeds the limit.
     TooLarge,
-    /// Some rate was too high.
+    /// A rate limit was exceeded.
     Rate,
     /// The server failed.
     ServerFault,
     /// A window of a day.
     Daily,
-    /// What waits in batches.
+    /// Requests or tokens enqueued in batches.
     Enqueued,
     /// A window follows.
     Per,
     /// A short window: `this minute`.
     This,
-    /// The name of what is counted follows.
+    /// The name of the counted unit follows.
     LimitType,
-    /// What is counted; its window may follow.
+    /// A counted unit. Its window may follow.
     Unit(Scope),
-    /// What is counted, its window included.
+    /// A counted unit with its window.
     Short(Scope),
     /// A delay or a date follows.
     Delay,
-    /// A delay stands before.
+    /// A delay precedes.
     DelayBefore,
-    /// The limit's size follows.
+    /// The size of the limit follows.
     Limit,
-    /// What was in use follows.
+    /// The used amount follows.
     Used,
-    /// What the request asked for follows.
+    /// The cost of the request follows.
     Requested,
-    /// What was in use and the limit follow.
+    /// The used amount and the limit follow.
     Pair,
     /// A model's name follows.
     Model,
-    /// A model's name stands before.
+    /// A model's name precedes.
     ModelBefore,
 }
 
@@ -125,7 +128,7 @@ pub(crate) const PHRASES: &[(Sign, &[&str])] = &[
         "recharge your account", "top up your account", "已用完", "已用尽", "已耗尽",
         "已经用完", "已经用尽", "已经耗尽", "充值", "每日", "配额不足", "使用上限", "用量上限",
     ]),
-    // A noun of money, and one of what a plan allows; what says that either is used up.
+    // Nouns for money, nouns for allowances, and verbs that say that either is exhausted.
     (Money, &["balance", "credit", "credits", "funds", "prepayment", "wallet", "余额"]),
     (Allowance, &["allocation", "allotment", "allowance", "quota", "quotas", "usage limit"]),
     (Spent, &[
@@ -143,7 +146,7 @@ pub(crate) const PHRASES: &[(Sign, &[&str])] = &[
         "day allowance", "day limit", "day quota", "day usage", "day window", "hour allowance", "hour limit",
         "hour quota", "hour usage", "hour window", "hours limit",
     ]),
-    // Words that only look like one of the others.
+    // Phrases without a meaning that contain one of the others.
     (Nothing, &[
         "account balance api", "coding plan", "insufficient access", "insufficient permission",
         "insufficient privilege", "insufficient scope", "monthly billing", "monthly plan", "monthly subscription",

@@ -1,13 +1,13 @@
-//! Finds the phrases of [`PHRASES`] in a message, in one pass.
+//! Finds the phrases of [`PHRASES`] in a message in one pass.
 
 use std::sync::LazyLock;
 
 use crate::classify::message::phrase_list::{PHRASES, Sign};
 
-/// A phrase, its second byte beside it: that rules most out without a look at the phrase.
+/// A phrase with its second byte, which rules out most phrases without a full comparison.
 type Phrase = (u8, &'static [u8], Sign);
 
-/// The phrases that begin with each byte, the longer before the shorter.
+/// The phrases by first byte, longer ones first.
 static INDEX: LazyLock<Vec<Vec<Phrase>>> = LazyLock::new(|| {
     let mut index = vec![Vec::new(); 256];
     for (sign, phrases) in PHRASES {
@@ -22,13 +22,14 @@ static INDEX: LazyLock<Vec<Vec<Phrase>>> = LazyLock::new(|| {
     index
 });
 
-/// Calls `found` with each phrase's sign, and where it begins and ends, in a text and what [`normalize`] made of it.
+/// Calls `found` with the meaning, the start and the end of each phrase. `plain` is the result of [`normalize`] for
+/// `text`.
 pub(crate) fn scan(text: &[u8], plain: &[u8], mut found: impl FnMut(Sign, usize, usize)) {
     let index = &*INDEX;
     let mut at = 0;
     while let Some(&byte) = plain.get(at) {
         let here = &plain[at..];
-        // Within a name such as `UserConcurrentRequests` only what tells of calls at once is looked for.
+        // Inside a name such as `UserConcurrentRequests`, only phrases about concurrency are matched.
         let inside = at > 0 && byte.is_ascii_alphanumeric() && plain[at - 1].is_ascii_alphanumeric();
         let second = here.get(1).copied().unwrap_or_default();
         let mut phrases = index[usize::from(byte)].iter();
@@ -37,12 +38,12 @@ pub(crate) fn scan(text: &[u8], plain: &[u8], mut found: impl FnMut(Sign, usize,
         {
             found(*sign, at, at + phrase.len());
         }
-        // On to the next word; letters beyond ASCII are words of their own, as Chinese has no blanks.
+        // Move to the next word. Each non-ASCII letter starts a word, because Chinese has no spaces.
         at += next_word(&text[at..]);
     }
 }
 
-/// How far it is to the next word, or to the next capital within one.
+/// Returns the distance to the next word, or to the next capital within a word.
 fn next_word(text: &[u8]) -> usize {
     let goes_on = |pair: &[u8]| {
         let hump = pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
@@ -51,7 +52,7 @@ fn next_word(text: &[u8]) -> usize {
     1 + text.windows(2).take_while(|pair| goes_on(pair)).count()
 }
 
-/// Lower case, and blanks for line ends, `-` and `_`, so that offsets stay those of `text`.
+/// Converts to lower case, and line ends, `-` and `_` to spaces. The offsets do not change.
 pub(crate) fn normalize(text: &str) -> Vec<u8> {
     let blank = |b: u8| matches!(b, b'\n' | b'\r' | b'\t' | b'-' | b'_');
     text.bytes().map(|b| if blank(b) { b' ' } else { b.to_ascii_lowercase() }).collect()

@@ -1,10 +1,10 @@
-//! Tells that something is used up from a noun and a verb near each other: `Your prepayment credits are depleted`.
+//! Detects that something is exhausted from a noun and a verb near each other: `Your prepayment credits are depleted`.
 
-/// No more words than this stand between a noun and the verb after it.
+/// The maximum number of words between a noun and the verb after it.
 const WORDS_BETWEEN: usize = 4;
-/// No more of a sentence is looked at.
+/// The maximum length of a sentence that is searched, in bytes.
 const LONGEST_SENTENCE: usize = 160;
-/// The words that may stand between a verb and the noun after it: `exhausted all your free credits`.
+/// The words allowed between a verb and the noun after it: `exhausted all your free credits`.
 const ATTRIBUTES: &[&[u8]] = &[
     b"account",
     b"ai",
@@ -43,14 +43,14 @@ const ATTRIBUTES: &[&[u8]] = &[
     b"your",
 ];
 
-/// What may be used up.
+/// The kind of thing that can be exhausted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Noun {
     Money,
     Allowance,
 }
 
-/// Where the last noun and the last verb ended, while a text is read from its beginning.
+/// The positions of the last noun and the last verb, while a text is read from its start.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Spent {
     noun: Option<(Noun, usize)>,
@@ -58,13 +58,13 @@ pub(crate) struct Spent {
 }
 
 impl Spent {
-    /// A noun from `start` to `end`: whether a verb stands near enough before it.
+    /// Records a noun from `start` to `end`. Returns true if a verb precedes it closely.
     pub(crate) fn noun(&mut self, noun: Noun, text: &[u8], start: usize, end: usize) -> bool {
         self.noun = Some((noun, end));
         self.verb.is_some_and(|verb| is_object(text, verb, start)) && !conditional(text, start)
     }
 
-    /// A verb: the noun that stands near enough before it, if one does.
+    /// Records a verb. Returns the noun that precedes it closely.
     pub(crate) fn verb(&mut self, text: &[u8], start: usize, end: usize) -> Option<Noun> {
         self.verb = Some(end);
         let (noun, at) = self.noun?;
@@ -72,13 +72,13 @@ impl Spent {
     }
 }
 
-/// Whether what begins at `to` is what the verb that ends at `from` is about.
+/// Returns true if the word at `to` is the object of the verb that ends at `from`.
 fn is_object(text: &[u8], from: usize, to: usize) -> bool {
     let attribute = |word: &[u8]| ATTRIBUTES.iter().any(|known| word.eq_ignore_ascii_case(known));
     text.get(from..to).is_some_and(|between| words(between).all(attribute))
 }
 
-/// Whether two places are in one part of a sentence, with few words between them.
+/// Returns true if two positions are in one part of a sentence, with few words between them.
 fn near(text: &[u8], from: usize, to: usize) -> bool {
     let Some(between) = text.get(from..to) else { return false };
     words(between).count() <= WORDS_BETWEEN && !between.contains(&b',') && !ends_sentence(between)
@@ -93,7 +93,7 @@ fn ends_sentence(text: &[u8]) -> bool {
     text.contains(&b'\n') || text.windows(2).any(stop)
 }
 
-/// Whether the sentence up to `at` is a condition: `if your balance is insufficient`.
+/// Returns true if the sentence up to `at` is a condition: `if your balance is insufficient`.
 fn conditional(text: &[u8], at: usize) -> bool {
     let text = &text[at.saturating_sub(LONGEST_SENTENCE)..at];
     let begins = text.windows(2).rposition(ends_sentence).map_or(0, |stop| stop + 2);

@@ -1,13 +1,14 @@
-//! Reads points of time: RFC 3339 and its relatives by hand, HTTP's three forms through `httpdate`.
+//! Parses dates: RFC 3339 and similar forms here, HTTP's three forms with `httpdate`.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::classify::parse::number::number;
 
-/// Seconds east of Greenwich.
+/// The offset from UTC, in seconds.
 type Zone = i64;
 
-/// A whole text that is a date, as time since the epoch: one of HTTP's three forms, or what [`written`] reads.
+/// Parses a whole text as a date and returns the time since the epoch. It accepts HTTP's three forms and those of
+/// [`written`].
 pub(crate) fn instant(text: &[u8]) -> Option<Duration> {
     let text = text.trim_ascii();
     if let Some((then, end)) = written(text, 0) {
@@ -17,15 +18,16 @@ pub(crate) fn instant(text: &[u8]) -> Option<Duration> {
     date.duration_since(UNIX_EPOCH).ok()
 }
 
-/// The zone of dates without one: China's in a Chinese text, else UTC.
+/// Returns the zone for dates without one: China's in a Chinese text, else UTC.
 pub(crate) fn zone_of(text: &[u8]) -> Zone {
     let chinese = text.iter().take(512).any(|b| (0xe4..=0xe9).contains(b));
     if chinese { 8 * 3600 } else { 0 }
 }
 
-/// The date and time that a text begins with, since the epoch, and its length: RFC 3339, with a blank for the `T` too;
-/// with a slash for the `-`; with the month's name; and Go's `2026-09-19 20:01:30.5 +0800 CST`. A date before the epoch
-/// is the epoch.
+/// Parses the date and time at the start of a text. Returns the time since the epoch, and the length.
+///
+/// It accepts RFC 3339, also with a space for the `T` or slashes for the hyphens, dates with the name of the month, and
+/// Go's `2026-09-19 20:01:30.5 +0800 CST`. A date before the epoch becomes the epoch.
 pub(crate) fn written(text: &[u8], zone: Zone) -> Option<(Duration, usize)> {
     let (days, at) = numeric_day(text).or_else(|| named_day(text))?;
     let between = separator(&text[at..]);
@@ -37,7 +39,7 @@ pub(crate) fn written(text: &[u8], zone: Zone) -> Option<(Duration, usize)> {
     Some((then, at + length))
 }
 
-/// `2026-09-19`, `2026/09/19`, `2026-Sep-19`: days since the epoch.
+/// Parses `2026-09-19`, `2026/09/19`, `2026-Sep-19`. Returns days since the epoch.
 fn numeric_day(text: &[u8]) -> Option<(i64, usize)> {
     let mark = |at: usize| text.get(at).is_some_and(|c| matches!(c, b'-' | b'/'));
     let year = digits(text.get(..4)?)?;
@@ -49,7 +51,7 @@ fn numeric_day(text: &[u8]) -> Option<(i64, usize)> {
     (mark(4) && mark(at) && month > 0 && day > 0).then(|| (days_since_epoch(year, month, day), at + 3))
 }
 
-/// `September 19, 2026`, `Sep 19 2026`, `19 September 2026`.
+/// Parses `September 19, 2026`, `Sep 19 2026`, `19 September 2026`.
 fn named_day(text: &[u8]) -> Option<(i64, usize)> {
     let mut words = text.split(|b| matches!(b, b' ' | b','));
     let mut at = 0;
@@ -67,13 +69,13 @@ fn named_day(text: &[u8]) -> Option<(i64, usize)> {
     Some((days_since_epoch(year, month, day), end))
 }
 
-/// What stands between a date and its time.
+/// Returns the length of the separator between a date and its time.
 fn separator(text: &[u8]) -> usize {
     let known = [&b", at "[..], b" at ", b", ", b" ", b"T", b"t"];
     known.iter().find(|between| text.starts_with(between)).map_or(0, |between| between.len())
 }
 
-/// `20:01`, `20:01:30.5`, `8:01 PM`.
+/// Parses `20:01`, `20:01:30.5`, `8:01 PM`.
 fn clock(text: &[u8]) -> Option<(Duration, usize)> {
     let wide = usize::from(text.get(1)?.is_ascii_digit());
     let (hour, minute) = (digits(text.get(..1 + wide)?).filter(|hour| *hour <= 24)?, two(text, 2 + wide, 59)?);
@@ -101,7 +103,8 @@ fn clock(text: &[u8]) -> Option<(Duration, usize)> {
     }
 }
 
-/// The zone that a text begins with, and its length: `Z`, `+08:00`, ` +0800 CST`, ` UTC`, ` (UTC+8)`, ` PST`.
+/// Parses the zone at the start of a text. Returns it with its length: `Z`, `+08:00`, ` +0800 CST`, ` UTC`, ` (UTC+8)`,
+/// ` PST`.
 fn offset(text: &[u8]) -> Option<(Zone, usize)> {
     const NAMES: [(&[u8], Zone); 8] =
         [(b"UTC", 0), (b"GMT", 0), (b"Z", 0), (b"z", 0), (b"PST", -8), (b"PDT", -7), (b"EST", -5), (b"EDT", -4)];
@@ -117,7 +120,7 @@ fn offset(text: &[u8]) -> Option<(Zone, usize)> {
     let colon = usize::from(text.get(end) == Some(&b':'));
     let minutes = two(text, end + colon, 59);
     end += minutes.map_or(0, |_| colon + 2);
-    // Go repeats the zone by its name, or by the same digits.
+    // Go repeats the zone by its name or by the same digits.
     let again = text.get(end + 1..).unwrap_or_default();
     let letters = again.iter().take(5).take_while(|b| b.is_ascii_uppercase()).count();
     let digits_again = again.starts_with(&text[at..end]);
@@ -128,7 +131,7 @@ fn offset(text: &[u8]) -> Option<(Zone, usize)> {
     Some((if *mark == b'-' { -seconds } else { seconds }, end))
 }
 
-/// The month by the first three letters of its name.
+/// Returns the month by the first three letters of its name.
 fn month(name: &[u8]) -> Option<i64> {
     const NAMES: &[u8] = b"janfebmaraprmayjunjulaugsepoctnovdec";
     let at = NAMES.chunks(3).position(|month| month.eq_ignore_ascii_case(name))?;
@@ -139,7 +142,8 @@ fn two(text: &[u8], at: usize, max: i64) -> Option<i64> {
     digits(text.get(at..at + 2)?).filter(|value| *value <= max)
 }
 
-/// Days from 1970-01-01 in the Gregorian calendar (years begin in March here, so that the leap day is the last).
+/// Returns the days since 1970-01-01 in the Gregorian calendar. Years begin in March here, so that the leap day is the
+/// last day.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));

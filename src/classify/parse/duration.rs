@@ -1,7 +1,7 @@
-//! Reads every way in which servers write a length or a point of time.
+//! Parses durations and dates as servers write them.
 //!
-//! All functions are total: what cannot be read is `None`, what is negative, `nan` or `inf` cannot be read, and what is
-//! too large becomes [`MAX`].
+//! All functions accept any input. An unreadable text gives `None`; so do negative numbers, `nan` and `inf`. A value
+//! that is too large becomes [`MAX`].
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use crate::classify::parse::date::instant;
 use crate::classify::parse::number::{exponential, number};
 use crate::classify::parse::time_unit::{MAX, MILLISECOND, SECOND, Unit, unit};
 
-/// Rounds up to whole milliseconds: a delay must never end before what was said.
+/// Rounds up to whole milliseconds, so that a delay is never shorter than stated.
 pub(crate) fn ceil_ms(delay: Duration) -> Duration {
     let ms = Duration::from_millis(u64::from(delay.subsec_nanos().div_ceil(1_000_000)));
     Duration::from_secs(delay.as_secs()).saturating_add(ms).min(MAX)
 }
 
-/// A whole text that is a number of seconds: `20`, `23.517324`, `1e3`.
+/// Parses a whole text as a number of seconds: `20`, `23.517324`, `1e3`.
 pub(crate) fn seconds(text: &[u8]) -> Option<Duration> {
     whole(text.trim_ascii(), SECOND)
 }
 
-/// A whole text that is a number of milliseconds.
+/// Parses a whole text as a number of milliseconds.
 pub(crate) fn millis(text: &[u8]) -> Option<Duration> {
     whole(text.trim_ascii(), MILLISECOND)
 }
@@ -30,8 +30,9 @@ fn whole(text: &[u8], unit: Unit) -> Option<Duration> {
     (end == text.len()).then(|| value.of(unit))
 }
 
-/// A delay as a header or a field of a body states it: seconds, a duration with units, `HH:MM:SS`, or a date, which is
-/// counted from `now` (since the epoch; asked for only when there is a date).
+/// Parses a delay in a header or a field: seconds, a duration with units, `HH:MM:SS`, or a date.
+///
+/// `now` returns the time since the epoch. It is called only for a date.
 pub(crate) fn delay(text: &[u8], now: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
     let text = unquote(text);
     if let Some(relative) = seconds(text).or_else(|| spelled(text)) {
@@ -40,8 +41,8 @@ pub(crate) fn delay(text: &[u8], now: impl FnOnce() -> Option<Duration>) -> Opti
     until(instant(text)?, now)
 }
 
-/// The reset of a bucket: as [`delay`], but a number from 10^9 on is a Unix time in seconds, from 10^12 on in
-/// milliseconds.
+/// Parses the reset of a bucket. It accepts the forms of [`delay`]. A number from 10^9 on is a Unix time in seconds,
+/// and from 10^12 on in milliseconds.
 pub(crate) fn reset(text: &[u8], now: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
     let text = unquote(text);
     let (value, end) = exponential(text).unzip();
@@ -53,8 +54,8 @@ pub(crate) fn reset(text: &[u8], now: impl FnOnce() -> Option<Duration>) -> Opti
     }
 }
 
-/// A Go duration of ordinary size, as OpenAI's answers carry two of each: `6ms`, `1.2s`, `6m0s`. It reads nothing that
-/// [`prose`] does not read alike, at a tenth of the price.
+/// Parses a short Go duration, of which OpenAI's responses carry two each: `6ms`, `1.2s`, `6m0s`. [`prose`] gives the
+/// same result in ten times the time.
 #[inline]
 pub(crate) fn plain(mut text: &[u8]) -> Option<Duration> {
     let mut nanos = 0_u64;
@@ -82,7 +83,7 @@ pub(crate) fn plain(mut text: &[u8]) -> Option<Duration> {
     }
 }
 
-/// A number of one to six digits, and what follows it.
+/// Parses a number of one to six digits. Returns it with the rest of the text.
 #[inline]
 fn short(text: &[u8]) -> Option<(u64, &[u8])> {
     let (mut number, mut rest) = (0, text);
@@ -95,20 +96,20 @@ fn short(text: &[u8]) -> Option<(u64, &[u8])> {
     (rest.len() < text.len()).then_some((number, rest))
 }
 
-/// From `now` to `then`; zero for what is past.
+/// Returns the time from `now` to `then`, or zero if `then` has passed.
 pub(crate) fn until(then: Duration, now: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
     Some(then.saturating_sub(now()?).min(MAX))
 }
 
-/// A whole text that is a Go duration (`1h2m3.5s`, `350µs`), the same in words (`6 seconds`), or `HH:MM:SS`.
+/// Parses a whole text as a Go duration (`1h2m3.5s`, `350µs`), a duration in words (`6 seconds`), or `HH:MM:SS`.
 pub(crate) fn spelled(text: &[u8]) -> Option<Duration> {
     let text = text.trim_ascii();
     let (delay, end) = prose(text)?;
     (end == text.len()).then_some(delay)
 }
 
-/// The duration with units that a text begins with, and its length in bytes: `6m0s`, `1 minute and 30 seconds`,
-/// `20.09:58:55`.
+/// Parses the duration with units at the start of a text. Returns it with its length in bytes: `6m0s`, `1 minute and 30
+/// seconds`, `20.09:58:55`.
 pub(crate) fn prose(text: &[u8]) -> Option<(Duration, usize)> {
     if text.first() == Some(&b'P') {
         return iso8601(text);
@@ -129,7 +130,7 @@ pub(crate) fn prose(text: &[u8]) -> Option<(Duration, usize)> {
     (end > 0).then_some((total, end))
 }
 
-/// ISO 8601's `PT1M2.5S`, `P1DT2H`, of days and less.
+/// Parses ISO 8601 durations of days and less: `PT1M2.5S`, `P1DT2H`.
 fn iso8601(text: &[u8]) -> Option<(Duration, usize)> {
     let (mut total, mut at, mut in_day, mut seen) = (Duration::ZERO, 1, false, false);
     loop {
@@ -150,7 +151,7 @@ fn iso8601(text: &[u8]) -> Option<(Duration, usize)> {
     seen.then_some((total, at))
 }
 
-/// What may stand between the parts of one duration.
+/// Returns the length of the separator between two parts of a duration.
 fn gap(text: &[u8]) -> usize {
     if !matches!(text.first(), Some(b' ' | b',')) {
         return 0;
@@ -158,7 +159,7 @@ fn gap(text: &[u8]) -> usize {
     [&b", and "[..], b" and ", b", ", b" "].iter().find(|g| text.starts_with(g)).map_or(0, |g| g.len())
 }
 
-/// `HH:MM:SS` or .NET's `d.HH:MM:SS`, perhaps with a fraction.
+/// Parses `HH:MM:SS` or .NET's `d.HH:MM:SS`, with or without a fraction.
 fn timespan(text: &[u8]) -> Option<(Duration, usize)> {
     let mut end = text.iter().take(40).take_while(|b| b.is_ascii_digit() || matches!(b, b'.' | b':')).count();
     end -= usize::from(text[..end].ends_with(b"."));

@@ -1,31 +1,31 @@
-//! Walks the keys and values of anything that looks like JSON, whole or not.
+//! Walks over the keys and values of JSON or JSON-like text, complete or not.
 //!
-//! Error bodies arrive cut off, behind a prefix, as events of a stream, as a Python `repr`, with a BOM, with two documents
-//! in a row or with text that is no Unicode. A strict parser reads none of these, so this one has no errors: it reports
-//! the fields it finds, in one pass, without recursion, and skips what it does not understand.
+//! Error bodies may be cut off or follow a prefix. They may be stream events, a Python `repr`, two documents in a row,
+//! or invalid UTF-8. A strict parser rejects all of these. This parser never fails: it reports the fields that it
+//! finds, in one pass without recursion, and skips the rest.
 
 use std::borrow::Cow;
 
-/// Objects and arrays nested deeper than this are skipped.
+/// The maximum nesting depth. Deeper objects and arrays are skipped.
 const MAX_DEPTH: usize = 24;
-/// No more values than this are reported.
+/// The maximum number of values that are reported.
 const MAX_VALUES: usize = 4096;
 
-/// A value that is neither object nor array.
+/// A value that is neither an object nor an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scalar<'a> {
-    /// What stood between the quotes, escapes and all.
+    /// The bytes between the quotes, with escapes as sent.
     Text(&'a [u8]),
-    /// The same, of a string that the end of the text cut off.
+    /// The bytes of a string that the end of the text cuts off.
     Cut(&'a [u8]),
-    /// A number, `null`, `true`, `None`, or any other bare word.
+    /// A number, `null`, `true`, `None`, or another bare word.
     Bare(&'a [u8]),
 }
 
-/// Where a value was found: the keys above it, outermost first, and its own last. Items of an array have the array's key.
+/// The path of a value: the keys above it, outermost first, then its own key. Items of an array have the array's key.
 pub(crate) type Path<'p, 'a> = &'p [&'a [u8]];
 
-/// The offset of the first object or array in `text`, if it has one.
+/// Returns the offset of the first object or array in `text`.
 pub(crate) fn start(text: &[u8]) -> Option<usize> {
     let first = text.iter().position(|b| !b.is_ascii_whitespace())?;
     if text[first] == b'[' && text[first..].iter().any(|b| matches!(b, b'"' | b'{')) {
@@ -34,7 +34,7 @@ pub(crate) fn start(text: &[u8]) -> Option<usize> {
     text.iter().position(|b| *b == b'{')
 }
 
-/// Calls `report` for every scalar inside the objects and arrays of `text`.
+/// Calls `report` for each scalar inside the objects and arrays of `text`.
 pub(crate) fn walk<'a>(text: &'a [u8], mut report: impl FnMut(Path<'_, 'a>, Scalar<'a>)) {
     let mut path: [&'a [u8]; MAX_DEPTH + 1] = [b""; MAX_DEPTH + 1];
     let (mut depth, mut values, mut at) = (0_usize, 0, 0);
@@ -43,7 +43,7 @@ pub(crate) fn walk<'a>(text: &'a [u8], mut report: impl FnMut(Path<'_, 'a>, Scal
             b'{' | b'[' => {
                 depth += 1;
                 if depth < MAX_DEPTH {
-                    // Until a key of its own comes, a value belongs to the key of what holds it.
+                    // A value without a key has the key of its container.
                     path[depth] = path[depth - 1];
                 }
                 at += 1;
@@ -89,7 +89,7 @@ pub(crate) fn walk<'a>(text: &'a [u8], mut report: impl FnMut(Path<'_, 'a>, Scal
     }
 }
 
-/// The offset of the quote that ends the string whose first quote is at `at`, or the end of a text that was cut off.
+/// Returns the offset of the quote that ends the string starting at `at`, or the length of a text that is cut off.
 fn string_end(text: &[u8], at: usize) -> usize {
     let quote = text[at];
     let mut end = at + 1;
@@ -107,7 +107,7 @@ fn is_bare(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_')
 }
 
-/// A string without its escapes; what is no Unicode becomes U+FFFD.
+/// Decodes the escapes of a string. Invalid Unicode becomes U+FFFD.
 pub(crate) fn unescape(raw: &[u8]) -> Cow<'_, str> {
     if !raw.contains(&b'\\') {
         return String::from_utf8_lossy(raw);
@@ -135,7 +135,7 @@ pub(crate) fn unescape(raw: &[u8]) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
 }
 
-/// The letter that the digits after `\u` stand for, and how many bytes they take; half a surrogate pair is U+FFFD.
+/// Returns the character of the digits after `\u`, and the number of bytes read. Half a surrogate pair becomes U+FFFD.
 fn unicode(raw: &[u8]) -> (char, usize) {
     let hex = |at: usize| {
         let digits = std::str::from_utf8(raw.get(at..at + 4)?).ok()?;

@@ -1,4 +1,5 @@
-//! Numbers, durations, dates and JSON as servers write them. Each function is total: any input has an outcome.
+//! Parsers for numbers, durations, dates and JSON as servers write them. Each function accepts any input without a
+//! panic.
 
 pub(super) mod date;
 pub(super) mod duration;

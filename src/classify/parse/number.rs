@@ -1,6 +1,6 @@
-//! Reads numbers as they are written: as decimals, not as floats, so that `18.642s` is 18,642 ms and no more.
+//! Parses numbers as decimals, not as floats, so that `18.642s` is exactly 18,642 ms.
 
-/// A number as it is written: a whole part, which saturates, and billionths, rounded up.
+/// A decimal number: the whole part, which saturates, and billionths, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Number {
     pub(crate) whole: u64,
@@ -13,8 +13,8 @@ impl Number {
     }
 }
 
-/// The number that a text begins with, and its length: digits, perhaps with thousands commas and a fraction. No sign, no
-/// exponent.
+/// Parses the number at the start of a text. Returns it with its length. Digits, thousands commas and a fraction are
+/// accepted; a sign and an exponent are not.
 pub(crate) fn number(text: &[u8]) -> Option<(Number, usize)> {
     let (mut whole, mut at, mut seen) = (0_u64, 0, false);
     while let Some(&byte) = text.get(at) {
@@ -42,14 +42,14 @@ pub(crate) fn number(text: &[u8]) -> Option<(Number, usize)> {
     seen.then_some((Number { whole, billionths }, at))
 }
 
-/// The same, perhaps with an exponent.
+/// Parses a number like [`number`], also with an exponent.
 pub(crate) fn exponential(text: &[u8]) -> Option<(Number, usize)> {
     let (value, at) = number(text)?;
     let Some(letters) = exponent(&text[at..]) else {
         return Some((value, at));
     };
     let value: f64 = std::str::from_utf8(&text[..at + letters]).ok()?.parse().ok()?;
-    // `as` saturates, so that 1e300 stays huge; there is no sign, so it is never negative.
+    // `as` saturates, so 1e300 stays large. The text has no sign, so the value is never negative.
     let billionths = if value < 1e15 { (value.fract() * 1e9).ceil() as u32 } else { 0 };
     Some((Number { whole: value as u64, billionths }, at + letters))
 }

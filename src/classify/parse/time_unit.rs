@@ -1,13 +1,13 @@
-//! The units of time, and the names that servers give them.
+//! Units of time, and the names that servers use for them.
 
 use std::time::Duration;
 
 use crate::classify::parse::number::Number;
 
-/// The longest delay that is reported: 100 years, so that adding it to a clock cannot overflow.
+/// The longest delay that is reported: 100 years. Adding it to a clock does not overflow.
 pub(crate) const MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// A unit of time: this many seconds, or one that is shorter, of which so many make a second.
+/// A unit of time: a number of seconds, or a fraction of a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Seconds(u64),
@@ -22,7 +22,7 @@ impl Number {
         self.of(SECOND)
     }
 
-    /// This many units, rounded up to a nanosecond.
+    /// Returns this many units as a duration, rounded up to a nanosecond.
     #[inline]
     pub(crate) fn of(self, unit: Unit) -> Duration {
         let billionths = u64::from(self.billionths);
@@ -40,7 +40,7 @@ impl Number {
     }
 }
 
-/// The units of other scripts, which may have no blank after them or an ending; the longer before the shorter.
+/// Units in other scripts, which may lack a space or a suffix. Longer names come first.
 const OTHER_SCRIPTS: [(&str, Unit); 17] = [
     ("毫秒", MILLISECOND),
     ("秒钟", SECOND),
@@ -61,9 +61,9 @@ const OTHER_SCRIPTS: [(&str, Unit); 17] = [
     ("час", Unit::Seconds(3600)),
 ];
 
-/// The unit that a text begins with, and the length of its name.
+/// Parses the unit at the start of a text. Returns it with the length of its name.
 pub(crate) fn unit(text: &[u8]) -> Option<(Unit, usize)> {
-    // The short ones first: they come with the headers of each success.
+    // Short names are checked first, because the headers of each successful response use them.
     match text {
         [b's'] => return Some((SECOND, 1)),
         [b'm', b's'] => return Some((MILLISECOND, 2)),
@@ -71,7 +71,7 @@ pub(crate) fn unit(text: &[u8]) -> Option<(Unit, usize)> {
         _ => {}
     }
     let letters = text.iter().take_while(|b| b.is_ascii_alphabetic() || **b >= 0x80).count();
-    // Go writes micro with U+00B5 or U+03BC; Chinese answers put no space after their unit.
+    // Go writes micro with U+00B5 or U+03BC. Chinese texts have no space after a unit.
     let (unit, end) = match &text[..letters] {
         b"ns" => (Unit::Of(1_000_000_000), letters),
         b"us" | [0xc2, 0xb5, b's'] | [0xce, 0xbc, b's'] => (Unit::Of(1_000_000), letters),

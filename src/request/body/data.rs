@@ -1,23 +1,23 @@
-//! What in a request's body is an image, a sound or a file, and no text.
+//! Detects images, audio and files in a request body, which are not counted as text.
 
 use super::is_one_of;
 
-/// A string of the alphabet of base64 is data from this length on: 1 KiB. Shorter ones may be names or hashes.
+/// The minimum length of a base64 string that counts as data: 1 KiB. Shorter strings may be names or hashes.
 const DATA_LEN: usize = 1_024;
-/// The type of a `data:` URL ends within so many bytes.
+/// The maximum length of the type in a `data:` URL.
 const URL_HEAD: usize = 256;
 
-/// Objects that hold one image, sound or file: Gemini's, Anthropic's and OpenAI's.
+/// Names of objects that hold one image, audio clip or file, with Gemini, Anthropic and OpenAI.
 const MEDIA: &[&str] = &["inlineData", "inline_data", "fileData", "file_data", "source", "input_audio", "image_url"];
-/// The member of such an object that says where it is.
+/// Members of such an object that hold its address.
 const ADDRESS: &[&str] = &["url", "fileUri", "file_uri"];
 
-/// Whether an object of this name holds an image, a sound or a file.
+/// Returns true if an object of this name holds an image, an audio clip or a file.
 pub(super) fn holds_media(name: &[u8]) -> bool {
     is_one_of(name, MEDIA)
 }
 
-/// Whether a string is an image, a sound or a file, or names one.
+/// Returns true if a string is an image, an audio clip or a file, or its address.
 pub(super) fn is_part(string: &[u8], name: &[u8], in_media: bool) -> bool {
     let is_address = name == b"image_url" || (in_media && is_one_of(name, ADDRESS));
     let is_content = in_media && name == b"data";
@@ -26,7 +26,7 @@ pub(super) fn is_part(string: &[u8], name: &[u8], in_media: bool) -> bool {
         || ((is_content || string.len() >= DATA_LEN) && is_base64(string))
 }
 
-/// `data:image/png;base64,…`: what begins so and goes on as a sentence is text.
+/// Returns true for `data:image/png;base64,…`. A sentence that begins with `data:` is text.
 fn is_data_url(string: &[u8]) -> bool {
     let Some(rest) = string.strip_prefix(b"data:") else { return false };
     let head = &rest[..rest.len().min(URL_HEAD)];
@@ -34,12 +34,12 @@ fn is_data_url(string: &[u8]) -> bool {
     head[..end].contains(&b'/') && !head[..end].contains(&b' ')
 }
 
-/// Base64, or its form for URLs, with or without padding. JSON may have `/` as `\/`.
+/// Returns true for base64 or URL-safe base64, with or without padding. JSON may escape `/` as `\/`.
 fn is_base64(string: &[u8]) -> bool {
     let len = string.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
     let (data, padding) = string.split_at(len);
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'\\');
-    // In pieces, so that most texts are done after the first of them.
+    // The string is checked in pieces, because most texts fail in the first one.
     if padding.len() > 2 || !data.chunks(64).all(|piece| piece.iter().fold(true, |all, byte| all & is_digit(byte))) {
         return false;
     }

@@ -1,25 +1,25 @@
-//! Takes a JSON text apart into its parts, in one pass, without recursion and without copies.
+//! Splits a JSON text into tokens in one pass, without recursion and without copies.
 //!
-//! It does not judge: what is no JSON is taken apart as far as it goes.
+//! It does not validate. Invalid JSON is split as far as possible.
 
 use super::text::{self, Text};
 
-/// A part of a JSON text.
+/// A token of a JSON text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Part<'a> {
     /// An object or an array begins.
     Open { array: bool },
     /// The innermost object or array ends.
     Close,
-    /// The name of an object's member, without its quotes, escapes as sent.
+    /// The name of an object's member, without its quotes. Escapes are kept.
     Name(&'a [u8], Text),
-    /// A string, without its quotes, escapes as sent.
+    /// A string without its quotes. Escapes are kept.
     Text(&'a [u8], Text),
     /// A number, as sent.
     Number(&'a [u8]),
 }
 
-/// The parts of a JSON text that have not been taken yet.
+/// An iterator over the tokens of a JSON text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parts<'a>(pub(super) &'a [u8]);
 
@@ -49,7 +49,7 @@ impl<'a> Iterator for Parts<'a> {
                     self.0 = rest;
                     Part::Number(number)
                 }
-                _ => continue, // between parts, and words such as `true`
+                _ => continue, // separators, and words such as `true`
             });
         }
     }

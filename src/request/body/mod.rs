@@ -1,6 +1,7 @@
-//! What a request's JSON body says of the call: its model, and an estimate of its tokens.
+//! Reads the model and an estimate of the tokens from a JSON request body.
 //!
-//! Total functions: any bytes have an outcome. One pass, no recursion, no copies, so that the time is bounded by the length.
+//! The functions accept any bytes. They make one pass without recursion or copies, so the time grows linearly with the
+//! length.
 
 mod data;
 mod json;
@@ -11,45 +12,48 @@ use json::{Part, Parts};
 use super::Cost;
 use crate::vocabulary::Pricing;
 
-/// A body larger than this is not read: 4 MiB.
+/// The maximum size of a body that is read: 4 MiB.
 pub(crate) const BODY_MAX: u64 = 4 << 20;
-/// What a part that is no text costs, as an estimate, whatever its bytes: an image at high detail at OpenAI.
+/// The estimated tokens of an image, an audio clip or a file, whatever its size. It is OpenAI's cost of an image at
+/// high detail.
 const PART_TOKENS: f64 = 1_000.0;
-/// No request is taken for larger than this, whatever it says.
+/// The maximum number of tokens that a request is estimated at.
 const TOKENS_MAX: f64 = 1e9;
-/// A body whose objects and arrays are deeper within each other is not read: 128, as servers have it.
+/// The maximum nesting depth of a body that is read: 128, as many servers have it.
 const DEPTH_MAX: usize = 128;
-/// No number is read beyond so many digits; it is too large long before.
+/// The maximum number of digits that are read of a number. A longer number exceeds every limit.
 const DIGITS_MAX: usize = 40;
 
-/// Texts of embeddings and completions, which may be sent as numbers of tokens.
+/// Members with the text of embeddings and completions, which may be arrays of token ids.
 const IDS: &[&str] = &["input", "prompt"];
-/// Objects of the outermost one that hold the settings of a call: Gemini, Bedrock, and those of Hugging Face and DashScope.
+/// Members of the outermost object that hold the settings of a call: Gemini's, Bedrock's, and those of Hugging Face and
+/// DashScope.
 const SETTINGS: &[&str] = &["generationConfig", "generation_config", "inferenceConfig", "parameters"];
-/// The most tokens that a call wants to have back.
+/// Members with the maximum number of output tokens.
 const OUTPUT: &[&str] =
     &["max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "maxTokens", "max_new_tokens"];
-/// How many answers it wants.
+/// Members with the number of answers requested.
 const ANSWERS: &[&str] = &["n", "best_of", "candidateCount", "candidate_count"];
 
-/// What a request's body says of it.
+/// The content of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Estimate<'a> {
     /// The last string named `model` in the outermost object, as sent.
     pub(crate) model: Option<&'a [u8]>,
-    /// The tokens of its texts, images and files; with `output` nothing where the body is no whole JSON object, or too deep.
+    /// The tokens of the texts, images and files, and the output. `None` if the body is not a complete JSON object or
+    /// is nested too deeply.
     tokens: Option<Tokens>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Tokens {
     input: f64,
-    /// The most it wants to have back.
+    /// The maximum number of output tokens.
     output: f64,
 }
 
 impl<'a> Estimate<'a> {
-    /// Reads a body to its end.
+    /// Reads a whole body.
     pub(crate) fn of(body: &'a [u8]) -> Self {
         let mut estimate = Self::default();
         if body.trim_ascii_start().first() != Some(&b'{') {
@@ -62,7 +66,8 @@ impl<'a> Estimate<'a> {
             match part {
                 Part::Name(string, text) => {
                     name = string;
-                    // Names of messages and tools are tokens; those of the outermost object are the API's own.
+                    // The names of members in messages and tools are tokens. Those of the outermost object belong to
+                    // the API.
                     if within.depth > 1 {
                         input += text.tokens;
                     }
@@ -100,7 +105,7 @@ impl<'a> Estimate<'a> {
         estimate
     }
 
-    /// What the call costs, as its provider counts.
+    /// Returns the cost of the call as its provider counts it.
     pub(crate) fn cost(&self, pricing: Pricing) -> Cost {
         let Some(Tokens { input, output }) = self.tokens else { return Cost::unknown() };
         let tokens = match pricing {
@@ -111,20 +116,20 @@ impl<'a> Estimate<'a> {
     }
 }
 
-/// What an object or an array is.
+/// The role of an object or an array.
 #[derive(Clone, Copy, PartialEq)]
 enum Location {
     /// The outermost object.
     Top,
-    /// Numbers of tokens, or arrays of them.
+    /// An array of token ids, or an array of such arrays.
     Ids,
     Settings,
-    /// An image, a sound or a file.
+    /// An image, an audio clip or a file.
     Media,
     Other,
 }
 
-/// The objects and arrays that have begun and not ended.
+/// The objects and arrays that are open.
 struct Within {
     depth: usize,
     places: [Location; DEPTH_MAX],
@@ -161,7 +166,7 @@ fn is_one_of(name: &[u8], names: &[&str]) -> bool {
     names.iter().any(|one| one.as_bytes() == name)
 }
 
-/// A number of tokens or answers; none where it is negative, and never beyond reason.
+/// Parses a number of tokens or answers. A negative number becomes zero, and the maximum is [`TOKENS_MAX`].
 fn number(digits: &[u8]) -> f64 {
     let number =
         std::str::from_utf8(&digits[..digits.len().min(DIGITS_MAX)]).ok().and_then(|digits| digits.parse::<f64>().ok());

@@ -1,4 +1,4 @@
-//! Bodies as providers take them, and what is read of them.
+//! Tests with request bodies of several providers.
 
 use proptest::prelude::*;
 
@@ -50,7 +50,7 @@ fn what_is_no_whole_json_object_has_no_estimate() {
 #[test]
 fn texts_are_counted_wherever_they_are() {
     for (body, input) in [
-        // The outermost object's names and its model are no text.
+        // The names of the outermost object's members and its model are not counted.
         (r#"{"model":"a model","stream":true,"input":"sixteen letters."}"#, 4.0),
         (r#"{"input":["sixteen letters.","and four"]}"#, 6.0),
         (r#"{"messages":[{"role":"user","content":"four"}]}"#, (4 + 4 + 7 + 4) as f64 / 4.0),

@@ -1,15 +1,15 @@
-//! How many tokens a text has, as an estimate: each character has a weight that depends on its script.
+//! Estimates the tokens of a text. Each character has a weight that depends on its script.
 
-/// The parts of a token that a weight counts.
+/// The number of weight units per token.
 const HUNDREDTHS: f64 = 100.0;
-/// What is in none of the ranges below: emoji, historic scripts, and halves of characters.
+/// The weight of characters outside of the ranges below: emoji, historic scripts, and halves of surrogate pairs.
 const OTHER: u8 = 150;
-/// Scripts by ranges of code points, in whole pages, and the weight of a character in hundredths of a token. ASCII has four
-/// characters a token: right in English, a little too few tokens in code.
+/// Ranges of code points, aligned to pages, and the weight of a character in hundredths of a token. ASCII counts four
+/// characters per token. This is right for English and slightly too low for code.
 ///
-/// Each weight lies between the counts of `o200k_base` and `cl100k_base`, which differ up to threefold for scripts that the
-/// older vocabulary hardly knows. `cargo run -p tower-429-bench --bin tokenizer_figures` prints both for the texts in
-/// `tests/tokenizers/figures.jsonl`.
+/// Each weight lies between the counts of `o200k_base` and `cl100k_base`. These differ up to threefold for scripts that
+/// the older vocabulary hardly covers. `cargo run -p tower-429-bench --bin tokenizer_figures` prints both for the texts
+/// in `tests/tokenizers/figures.jsonl`.
 const SCRIPTS: &[(usize, usize, u8)] = &[
     (0x0000, 0x007F, 25),  // ASCII
     (0x0080, 0x037F, 50),  // Latin letters with accents, and the accents
@@ -29,11 +29,11 @@ const SCRIPTS: &[(usize, usize, u8)] = &[
     (0xF900, 0xFAFF, 100), // Chinese characters, for compatibility
     (0xFF00, 0xFF7F, 80),  // wide forms
 ];
-/// The weight of the first of them, which most texts are in.
+/// The weight of ASCII, which most texts consist of.
 const ASCII: u64 = SCRIPTS[0].2 as u64;
-/// Code points that have one weight.
+/// The number of code points that share one weight.
 const PAGE: usize = 0x80;
-/// The weights of the pages below 0x10000, where all scripts are that are in use.
+/// The weights of the pages below 0x10000, which contain all scripts in use.
 static WEIGHTS: [u8; 0x10000 / PAGE] = by_page();
 
 const fn by_page() -> [u8; 0x10000 / PAGE] {
@@ -51,20 +51,20 @@ const fn by_page() -> [u8; 0x10000 / PAGE] {
     weights
 }
 
-/// A string of JSON that has been read to its closing quote.
+/// A JSON string that has been read to its closing quote.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Text {
-    /// Bytes before the closing quote.
+    /// The number of bytes before the closing quote.
     pub(super) len: usize,
     pub(super) tokens: f64,
 }
 
-/// Reads the string of which `rest` is what follows the opening quote. Nothing if it does not end.
+/// Reads the string after an opening quote. Returns `None` if the string does not end.
 ///
-/// A character counts the same whether it is sent as UTF-8 or as `\uXXXX`. Half a surrogate pair and bytes that are no
-/// UTF-8 count as one character each.
+/// A character counts the same as UTF-8 and as `\uXXXX`. Half a surrogate pair and each invalid byte count as one
+/// character.
 pub(super) fn read(rest: &[u8]) -> Option<Text> {
-    // Most texts are ASCII without an escape. This search and the test for ASCII take many bytes at a time.
+    // Most texts are ASCII without escapes. This search and the ASCII check process many bytes at a time.
     let plain = memchr::memchr2(b'"', b'\\', rest)?;
     let (mut at, mut hundredths) = if rest[..plain].is_ascii() { (plain, ASCII * plain as u64) } else { (0, 0) };
     loop {
@@ -86,13 +86,13 @@ fn weight(code: u32) -> u8 {
     WEIGHTS.get(code as usize / PAGE).copied().unwrap_or(OTHER)
 }
 
-/// The character of an escape, and the bytes it takes.
+/// Returns the character of an escape, and its length in bytes.
 fn escaped(rest: &[u8]) -> Option<(u32, usize)> {
     if *rest.get(1)? != b'u' {
         return Some((0, 2));
     }
     let Some(code) = hex(rest, 2) else { return Some((0, 2)) };
-    // Two halves are one character, if the second follows.
+    // Two halves of a surrogate pair are one character.
     if (0xD800..0xDC00).contains(&code)
         && let Some([b'\\', b'u', b'd' | b'D', b'c'..=b'f' | b'C'..=b'F']) = rest.get(6..10)
         && let Some(low) = hex(rest, 8)
@@ -102,13 +102,13 @@ fn escaped(rest: &[u8]) -> Option<(u32, usize)> {
     Some((code, 6))
 }
 
-/// The four hexadecimal digits from here.
+/// Reads four hexadecimal digits at `from`.
 fn hex(rest: &[u8], from: usize) -> Option<u32> {
     let digits: &[u8; 4] = rest.get(from..)?.first_chunk()?;
     digits.iter().try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))
 }
 
-/// The character that begins here in UTF-8, and the bytes it takes; one byte where it is no UTF-8.
+/// Returns the first UTF-8 character, and its length in bytes. An invalid byte is one character.
 fn decoded(rest: &[u8]) -> (u32, usize) {
     let code =
         |first: u8, tail: &[u8]| tail.iter().fold(u32::from(first), |code, byte| code << 6 | u32::from(byte & 0x3F));

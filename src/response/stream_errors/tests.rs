@@ -1,4 +1,4 @@
-//! What is found in streams and documents, wherever they are split.
+//! Tests of the search in streams and documents that are split at any point.
 
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ fn verdict(text: &[u8]) -> Option<Verdict> {
     (verdict.kind != Kind::Pass).then_some(verdict)
 }
 
-/// What was found: `None` stands for the word that there is no error.
+/// The results: `None` stands for "no error".
 type Found = Arc<Mutex<Vec<Option<Kind>>>>;
 
 impl BodyErrors for Found {
@@ -43,7 +43,7 @@ fn observer(kind: &'static str) -> (Observer, Found) {
     (Observer::new(&headers).with_errors(|| errors), found)
 }
 
-/// All that was told of a body in these pieces; its end comes with the last of them, or by itself.
+/// Returns all results for a body in these pieces. With `end`, the end is a call of its own.
 fn told(kind: &'static str, pieces: &[&[u8]], end: bool) -> Vec<Option<Kind>> {
     let (mut observer, found) = observer(kind);
     for (at, piece) in pieces.iter().enumerate() {
