@@ -1,12 +1,11 @@
 //! Who shares a limit with a call, what it costs, and the controller that decides.
 
+use http::HeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 
 use super::call::CallContext;
 use super::config::Shared;
-use crate::classify::RateLimitSnapshot;
 use crate::dialect::Dialect;
 use crate::event::QuotaEvent;
 use crate::quota::{Admitted, CallInfo, Found, Origin};
@@ -53,16 +52,6 @@ impl Shared {
                 parts.headers.insert(name, key);
             }
         }
-    }
-
-    /// What an answer's headers show of the key's limits, read into an empty snapshot.
-    #[inline]
-    pub(super) fn shown<'a>(
-        &self,
-        headers: &HeaderMap,
-        empty: &'a mut RateLimitSnapshot,
-    ) -> Option<&'a RateLimitSnapshot> {
-        empty.read(headers, None).then_some(&*empty)
     }
 
     /// Who shares a limit with this call, what it costs, and the controller that decides.

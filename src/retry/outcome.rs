@@ -107,8 +107,8 @@ impl<C> Call<C> {
             self.shared.budget.deposit();
         }
         let Attempt { ticket, permit } = self.attempt.take()?;
-        let mut empty = RateLimitSnapshot::EMPTY;
-        let shown = self.shared.shown(headers, &mut empty);
+        let shown = RateLimitSnapshot::from_headers(headers);
+        let shown = shown.as_ref();
         if over || self.shared.config.release_at == ReleaseAt::Headers {
             self.settle(permit, |controller, now| controller.on_finished(now, &ticket, shown));
             return None;
@@ -169,8 +169,9 @@ impl<C> Call<C> {
             trace::throttled(&verdict, self.attempts);
         }
         let now = Instant::now();
+        let shown = RateLimitSnapshot::from_headers(&parts.headers);
+        let shown = shown.as_ref();
         let mut outcome = None;
-        let mut empty = RateLimitSnapshot::EMPTY;
         let permit = self.attempt.take().and_then(|Attempt { ticket, permit }| {
             if verdict.kind == Kind::QuotaExhausted {
                 permit.settled();
@@ -180,11 +181,10 @@ impl<C> Call<C> {
                     controller.on_quota_exhausted(now, &ticket, &verdict)
                 });
             } else if verdict.is_throttling() {
-                let shown = self.shared.shown(&parts.headers, &mut empty);
-                outcome =
-                    Some(self.settle(permit, |controller, now| controller.on_throttled(now, &ticket, &verdict, shown)));
+                let throttled =
+                    |controller: &mut Controller, now| controller.on_throttled(now, &ticket, &verdict, shown);
+                outcome = Some(self.settle(permit, throttled));
             } else {
-                let shown = self.shared.shown(&parts.headers, &mut empty);
                 let unprocessed = verdict.kind == Kind::TooLarge || is_unprocessed(parts.status);
                 self.update_quota(|controller, now| controller.on_other_answer(now, &ticket, unprocessed, shown));
                 return Some(permit); // as any answer: until its body ends

@@ -52,8 +52,16 @@ impl RateLimitSnapshot {
     }
 
     pub(crate) fn of(headers: &HeaderMap, clock: Option<&dyn Fn() -> Option<Duration>>) -> Option<Self> {
-        let mut snapshot = Self::EMPTY;
-        snapshot.read(headers, clock).then_some(snapshot)
+        let unknown = BucketSnapshot { dimension: Dimension::Unnamed, limit: None, remaining: None, reset: None };
+        let mut snapshot = Self { buckets: [unknown; MAX_DIMENSIONS], used: 0 };
+        let now = || own_date(headers).or_else(|| clock?());
+        for (name, value) in headers {
+            if let Some((dimension, part)) = bucket_of(name.as_str().as_bytes()) {
+                snapshot.note(dimension, part, value.as_bytes(), now);
+            }
+        }
+        snapshot.settle();
+        (snapshot.used > 0).then_some(snapshot)
     }
 
     /// What the headers say of each bucket, in the order of the headers.
@@ -64,25 +72,6 @@ impl RateLimitSnapshot {
     /// What the headers say of one bucket.
     pub fn get(&self, dimension: Dimension) -> Option<&BucketSnapshot> {
         self.buckets().iter().find(|bucket| bucket.dimension == dimension)
-    }
-
-    /// One that nothing has been read into yet.
-    pub(crate) const EMPTY: Self = {
-        let unknown = BucketSnapshot { dimension: Dimension::Unnamed, limit: None, remaining: None, reset: None };
-        Self { buckets: [unknown; MAX_DIMENSIONS], used: 0 }
-    };
-
-    /// Reads headers into an empty snapshot, in place: it is large, and each move of it is a copy. False: they name no
-    /// bucket.
-    pub(crate) fn read(&mut self, headers: &HeaderMap, clock: Option<&dyn Fn() -> Option<Duration>>) -> bool {
-        let now = || own_date(headers).or_else(|| clock?());
-        for (name, value) in headers {
-            if let Some((dimension, part)) = bucket_of(name.as_str().as_bytes()) {
-                self.note(dimension, part, value.as_bytes(), now);
-            }
-        }
-        self.settle();
-        self.used > 0
     }
 
     fn note(&mut self, dimension: Dimension, part: Part, value: &[u8], now: impl Fn() -> Option<Duration>) {
