@@ -131,7 +131,6 @@ impl Quotas {
     }
 
     /// Finds the controller of a key, or creates it.
-    #[inline]
     pub(crate) fn controller(
         &self,
         key: QuotaKey,
@@ -195,7 +194,6 @@ impl Quotas {
         seed.as_mut().map_or_else(Rng::new, Rng::fork)
     }
 
-    #[inline]
     fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
         self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }

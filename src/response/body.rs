@@ -55,7 +55,6 @@ pin_project! {
 
 impl<B: Body<Data = Bytes>> ResponseBody<B> {
     /// The inner body, with what it holds; one that is over already holds nothing.
-    #[inline]
     pub(crate) fn inner(body: B, guard: Option<BodyGuard>) -> Self {
         let guard = guard.and_then(|guard| guard.handed_out(body.is_end_stream()));
         Self { kind: Kind::Inner { body }, guard }
@@ -82,7 +81,6 @@ impl BodyGuard {
     }
 
     /// The body goes to its caller. One that is over holds nothing any more.
-    #[inline]
     fn handed_out(mut self, over: bool) -> Option<Self> {
         if over {
             return None;
@@ -92,7 +90,6 @@ impl BodyGuard {
     }
 
     /// A frame has come by, or the end. Callbacks of the user's may run, and panic.
-    #[inline]
     fn see(&mut self, data: Option<&Bytes>, over: bool) {
         if data.is_some() {
             self.permit.delivered();
@@ -108,7 +105,6 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         if let Some(guard) = this.guard {

@@ -91,7 +91,6 @@ struct Pieces {
 
 impl Observer {
     /// An observer for a body of the type that these headers say.
-    #[inline]
     pub(crate) fn new(headers: &HeaderMap) -> Self {
         let form = match headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) {
             Some(kind) if starts_with(kind, b"text/event-stream") => Form::Events,
@@ -133,7 +132,6 @@ impl Observer {
 
     /// Looks at the next piece of the body, if there is one; `last` when none follows. Tells of an error that is complete
     /// with it.
-    #[inline]
     pub(crate) fn see(&mut self, data: Option<&Bytes>, last: bool) {
         if let (Some(data), Some(usage)) = (data, &mut self.usage)
             && self.form != Form::Other

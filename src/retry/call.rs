@@ -83,7 +83,6 @@ pub(super) struct CallContext {
 }
 
 impl<C> Call<C> {
-    #[inline]
     pub(super) fn new(shared: Arc<Shared>, clone_body: C, context: CallContext) -> Self {
         let CallContext { controller, key, account, position, call_info, deadline, retry_allowed, nested } = context;
         Self {
@@ -112,7 +111,6 @@ impl<C> Call<C> {
     }
 
     /// Sends the call without a wait, if nothing holds it back. False: it has to queue.
-    #[inline]
     pub(super) fn try_admit(&mut self) -> Result<bool, LocalRejection> {
         if self.nested {
             return Ok(true);
@@ -170,7 +168,6 @@ impl<C> Call<C> {
 
     /// A copy of the request, if it may have to be sent again. It is made before [`mark`](Self::mark): it needs no permit of
     /// ours.
-    #[inline]
     pub(super) fn copy<B>(&mut self, parts: &Parts, body: &B) -> Option<Request<B>>
     where
         C: CloneBody<B>,
@@ -181,7 +178,6 @@ impl<C> Call<C> {
     }
 
     /// Marks a request that is sent now.
-    #[inline]
     pub(super) fn mark(&mut self, parts: &mut Parts) {
         if self.attempts > 0 {
             parts.extensions.insert(ResendCount(self.attempts));

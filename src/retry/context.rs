@@ -16,7 +16,6 @@ use crate::wait_queue::QueuePosition;
 
 impl Shared {
     /// What is known of a call before its first attempt.
-    #[inline]
     pub(super) fn context<C: CloneBody<B>, B: Body>(&self, clone_body: &C, parts: &mut Parts, body: &B) -> CallContext {
         if let Some(Admitted { position, key, controller, .. }) = parts.extensions.get().cloned() {
             let call_info = CallInfo::new(position.number, Cost::tokens(0.0));
@@ -42,7 +41,6 @@ impl Shared {
     }
 
     /// Marks a call before its first attempt.
-    #[inline]
     fn mark(&self, parts: &mut Parts) {
         if let Some(name) = &self.config.idempotency_key
             && !parts.headers.contains_key(name)
@@ -55,7 +53,6 @@ impl Shared {
     }
 
     /// Who shares a limit with this call, what it costs, and the controller that decides.
-    #[inline]
     fn identify<C: CloneBody<B>, B: Body>(&self, clone_body: &C, parts: &Parts, body: &B) -> (QuotaKey, Cost, Found) {
         let (config, Parts { uri, headers, extensions, .. }) = (&self.config, parts);
         let given = extensions.get().copied();

@@ -114,7 +114,6 @@ where
 {
     type Output = Result<Response<ResponseBody<RB>>, S::Error>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {

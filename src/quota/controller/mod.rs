@@ -222,7 +222,6 @@ impl Controller {
     }
 
     /// Whether [`on_usage`](AdmissionPolicy::on_usage) wants to be told what a call has used, and what it was counted for.
-    #[inline]
     pub(crate) fn wants_usage(&self, ticket: &Ticket) -> Option<f64> {
         let seeded =
             || self.buckets.iter().any(|bucket| bucket.dimension.unit() == Unit::Tokens && bucket.estimate.is_seed());
@@ -340,7 +339,6 @@ impl AdmissionPolicy for Controller {
     type Call = CallInfo;
     type Ticket = Ticket;
 
-    #[inline]
     fn on_arrival(&mut self, now: Instant) {
         if self.window.in_flight() > 0 {
             return;
