@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::call::{Attempt, Call, RetryPlan, SHOULD_RETRY};
+use super::call::{Attempt, Call, Delay, RetryPlan, SHOULD_RETRY};
 use super::config::ERROR_BODY_MAX;
 use super::info::StopReason;
 use super::policy::{Class, class_of};
@@ -20,7 +20,6 @@ use crate::response::rejection::{LocalRejection, RejectReason};
 use crate::response::stream_errors::{Observer, first_event};
 use crate::trace;
 use crate::vocabulary::ReleaseAt;
-use crate::wait_queue::Permit;
 
 /// What was made of a response's body before it is handed back.
 pub(super) enum Rest<RB: Body> {
@@ -191,8 +190,8 @@ impl<C> Call<C> {
             }
         }
         let retry_after = verdict.retry_after;
-        let pass = class.is_none();
-        self.verdict = Some(Box::new(verdict));
+        // An answer that is not ours to handle says nothing, unless one before it was throttled.
+        self.verdict = (class.is_some() || self.attempts > 1).then(|| Box::new(verdict));
         let stopped = match class {
             None => None,
             Some(Err(reason)) => Some(reason),
@@ -201,11 +200,13 @@ impl<C> Call<C> {
                 let free =
                     outcome.as_ref().is_some_and(|outcome| outcome.was_probe) && self.probes < self.max_retries();
                 let class = if free { Class::Probe } else { class };
-                let bypass_queue =
-                    class == Class::Other || outcome.as_ref().is_some_and(|outcome| outcome.bypass_queue);
-                let hint = if class == Class::Other { retry_after } else { None };
-                match self.again_at(class, now, hint, outcome.as_ref().map(|outcome| outcome.not_before), bypass_queue)
-                {
+                let delay = match &outcome {
+                    Some(outcome) => {
+                        Delay::Controller { not_before: outcome.not_before, bypass_queue: outcome.bypass_queue }
+                    }
+                    None => Delay::Backoff { hint: retry_after },
+                };
+                match self.again(class, now, delay) {
                     Ok(again) => {
                         // Nothing of an attempt is guard while waiting: body, then permit, go now.
                         drop((parts, rest));
@@ -217,17 +218,15 @@ impl<C> Call<C> {
             }
         };
         let permit = permit.filter(|_| self.shared.config.release_at == ReleaseAt::BodyEnd);
-        self.hand_back(parts, rest, permit, stopped, retry_after, pass)
+        self.hand_back(parts, rest.into_body(permit.map(BodyGuard::permit)), stopped, retry_after)
     }
 
     fn hand_back<RB: Body<Data = Bytes>>(
         &mut self,
         mut parts: response::Parts,
-        rest: Rest<RB>,
-        permit: Option<Permit>,
+        body: ResponseBody<RB>,
         stopped: Option<StopReason>,
         retry_after: Option<Duration>,
-        pass: bool,
     ) -> Outcome<RB> {
         if let Some(reason) = stopped {
             trace::gave_up(&reason, self.attempts);
@@ -235,15 +234,12 @@ impl<C> Call<C> {
                 parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             }
         }
-        if pass && self.attempts == 1 {
-            self.verdict = None; // nothing was throttled
-        }
         if let Some(verdict) = self.verdict.as_deref().cloned() {
             let info = self.info(stopped, retry_after);
             parts.extensions.insert(info);
             parts.extensions.insert(verdict);
         }
-        Outcome::Response(Response::from_parts(parts, rest.into_body(permit.map(BodyGuard::permit))))
+        Outcome::Response(Response::from_parts(parts, body))
     }
 }
 

@@ -32,6 +32,7 @@ use timer::{Share, Timers};
 pub use unread::DEFAULT_LEND_UNREAD_AFTER;
 pub(crate) use unread::Lent;
 use unread::Unread;
+use waiter::WaitingCall;
 pub(crate) use waiter::{WaitLimit, WaitLimits, WaitOutcome, Waiter};
 
 /// A call's place in every queue it meets, kept for its life: class first, then first come, first served.
@@ -122,13 +123,11 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
     /// One poll of a call that waits; its `first` one puts it into the queue.
     fn poll_position(
         &self,
-        position: &mut QueuePosition,
-        share: &mut Option<Share>,
-        call: &R::Call,
-        limits: &WaitLimits,
+        waiting: &mut WaitingCall<R::Call>,
         first: bool,
         waker: &Waker,
     ) -> Poll<WaitOutcome<R::Ticket>> {
+        let WaitingCall { position, call, limits, share } = waiting;
         let waker = waker.clone(); // before anything changes: it may panic
         let mut state = self.lock();
         let now = Instant::now();

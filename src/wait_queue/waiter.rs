@@ -47,12 +47,17 @@ pub(crate) struct WaitLimits {
 /// A call in a queue's queue. It enters at its first poll, and leaves when it is dropped.
 pub(crate) struct Waiter<R: AdmissionPolicy> {
     queue: Arc<WaitQueue<R>>,
-    position: QueuePosition,
-    call: R::Call,
-    limits: WaitLimits,
-    /// In the timer of the runtime that polls it, while it is queued.
-    share: Option<Share>,
+    waiting: WaitingCall<R::Call>,
     state: State,
+}
+
+/// What a queue is told of a call at each poll.
+pub(super) struct WaitingCall<C> {
+    pub(super) position: QueuePosition,
+    pub(super) call: C,
+    pub(super) limits: WaitLimits,
+    /// In the timer of the runtime that polls it, while it is queued.
+    pub(super) share: Option<Share>,
 }
 
 enum State {
@@ -63,25 +68,24 @@ enum State {
 
 impl<R: AdmissionPolicy> Waiter<R> {
     pub(crate) fn new(queue: Arc<WaitQueue<R>>, position: QueuePosition, call: R::Call, limits: WaitLimits) -> Self {
-        Self { queue, position, call, limits, share: None, state: State::Outside }
+        Self { queue, waiting: WaitingCall { position, call, limits, share: None }, state: State::Outside }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<WaitOutcome<R::Ticket>> {
-        if self.limits.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if self.waiting.limits.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             // Even if a permit is free: its caller has given up by now.
             self.leave();
             return Poll::Ready(WaitOutcome::Expired(WaitLimit::Deadline, None));
         }
         let first = matches!(self.state, State::Outside);
-        let polled =
-            self.queue.poll_position(&mut self.position, &mut self.share, &self.call, &self.limits, first, cx.waker());
+        let polled = self.queue.poll_position(&mut self.waiting, first, cx.waker());
         if let Poll::Ready(outcome) = polled {
             self.state = State::Done;
             return Poll::Ready(outcome);
         }
         if matches!(self.state, State::Outside) {
             self.state = State::Queued { timer: None };
-            if let Some((at, bound)) = self.limits.first() {
+            if let Some((at, bound)) = self.waiting.limits.first() {
                 self.state = State::Queued { timer: Some((Box::pin(tokio::time::sleep_until(at)), bound)) };
             }
         }
@@ -97,7 +101,7 @@ impl<R: AdmissionPolicy> Waiter<R> {
 
     fn leave(&mut self) {
         if let State::Queued { .. } = std::mem::replace(&mut self.state, State::Done) {
-            self.queue.cancel(self.position, self.share.take());
+            self.queue.cancel(self.waiting.position, self.waiting.share.take());
         }
     }
 }

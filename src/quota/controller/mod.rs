@@ -41,7 +41,7 @@ use call_specific::CallSpecific;
 use cooldown::{ClosedReason, Cooldown, State};
 use cost_correction::Correction;
 use learned_rate::LearnedRate;
-use on_headers::window_of;
+use on_headers::{Figures, window_of};
 use probe::Probes;
 use window::{Flight, Window};
 
@@ -169,7 +169,7 @@ impl Controller {
         self.expire_acks(now);
         self.heard = now;
         if shown.is_some() {
-            self.snapshots(self.secs(now), ticket, shown, None, true);
+            self.snapshots(self.secs(now), ticket, Figures::of_headers(shown), true);
         }
         self.on_progress();
         self.call_specific.succeeded(now, ticket.seq, ticket.sent, ticket.call_info.throttles);
@@ -208,7 +208,7 @@ impl Controller {
                 ticket.spent[unit as usize] -= price;
             }
         }
-        self.snapshots(self.secs(now), &ticket, shown, None, false);
+        self.snapshots(self.secs(now), &ticket, Figures::of_headers(shown), false);
     }
 
     /// A call that was admitted but not sent after all gives back what it took.
