@@ -161,7 +161,6 @@ impl Quotas {
     }
 
     /// Finds the controller of a key, or creates it.
-    #[inline]
     pub(crate) fn controller(
         &self,
         key: QuotaKey,
@@ -225,7 +224,6 @@ impl Quotas {
         seed.as_mut().map_or_else(Rng::new, Rng::fork)
     }
 
-    #[inline]
     fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
         self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }

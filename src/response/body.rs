@@ -60,7 +60,6 @@ pin_project! {
 
 impl<B: Body<Data = Bytes>> ResponseBody<B> {
     /// Wraps the inner body. The guard is dropped at once if the body has already ended.
-    #[inline]
     pub(crate) fn inner(body: B, guard: Option<BodyGuard>) -> Self {
         let guard = guard.and_then(|guard| guard.handed_out(body.is_end_stream()));
         Self { kind: Kind::Inner { body }, guard }
@@ -87,7 +86,6 @@ impl BodyGuard {
     }
 
     /// Records that the body goes to the caller. Returns `None` if the body has already ended.
-    #[inline]
     fn handed_out(mut self, over: bool) -> Option<Self> {
         if over {
             return None;
@@ -97,7 +95,6 @@ impl BodyGuard {
     }
 
     /// Observes a frame or the end. It may run a callback of the user, which may panic.
-    #[inline]
     fn see(&mut self, data: Option<&Bytes>, over: bool) {
         if data.is_some() {
             self.permit.delivered();
@@ -113,7 +110,6 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         if let Some(guard) = this.guard {

@@ -91,7 +91,6 @@ struct Pieces {
 
 impl Observer {
     /// Creates an observer for a body with these headers.
-    #[inline]
     pub(crate) fn new(headers: &HeaderMap) -> Self {
         let form = match headers.get(CONTENT_TYPE).map(|value| value.as_bytes()) {
             Some(kind) if starts_with(kind, b"text/event-stream") => Form::Events,
@@ -133,7 +132,6 @@ impl Observer {
 
     /// Searches the next piece of the body. `last` is true if no piece follows. It reports an error that is complete
     /// with this piece.
-    #[inline]
     pub(crate) fn see(&mut self, data: Option<&Bytes>, last: bool) {
         if let (Some(data), Some(usage)) = (data, &mut self.usage)
             && self.form != Form::Other

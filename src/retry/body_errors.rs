@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode, response};
+use http::{StatusCode, response};
 
 use super::call::Call;
 use super::config::Shared;
@@ -27,13 +27,8 @@ pub(super) struct InBody {
 
 impl<C> Call<C> {
     /// Judges the errors of a success that was let in by this ticket.
-    pub(super) fn in_body(
-        &self,
-        ticket: &Ticket,
-        probe: bool,
-        head: impl FnOnce() -> response::Parts,
-    ) -> Box<dyn BodyErrors> {
-        let head = self.shared.config.classify.is_some().then(|| Box::new(head()));
+    pub(super) fn in_body(&self, ticket: &Ticket, probe: bool, head: &response::Parts) -> Box<dyn BodyErrors> {
+        let head = self.shared.config.classify.is_some().then(|| Box::new(head.clone()));
         let (shared, controller) = (Arc::clone(&self.shared), Arc::clone(&self.controller));
         Box::new(InBody { shared, controller, keys: (self.key, self.account), seq: ticket.seq, head, probe })
     }
@@ -86,14 +81,4 @@ impl Shared {
         });
         (verdict.kind != Kind::Pass).then(|| ErrorReply::new(verdict, text))
     }
-}
-
-/// A copy of an answer's head.
-pub(super) fn head_of<RB>(response: &Response<RB>) -> response::Parts {
-    let (mut head, ()) = Response::new(()).into_parts();
-    head.status = response.status();
-    head.version = response.version();
-    head.headers = response.headers().clone();
-    head.extensions = response.extensions().clone();
-    head
 }

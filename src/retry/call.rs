@@ -68,6 +68,15 @@ pub(super) struct RetryPlan {
     pub(super) bypass_queue: bool,
 }
 
+/// What says how long a call waits before it is sent again.
+#[derive(Clone, Copy)]
+pub(super) enum Delay {
+    /// The call's own backoff, by itself, and no shorter than the server's hint.
+    Backoff { hint: Option<Duration> },
+    /// The controller.
+    Controller { not_before: Instant, bypass_queue: bool },
+}
+
 /// What is known of a call before its first attempt.
 pub(super) struct CallContext {
     pub(super) controller: Arc<WaitQueue<Controller>>,
@@ -83,7 +92,6 @@ pub(super) struct CallContext {
 }
 
 impl<C> Call<C> {
-    #[inline]
     pub(super) fn new(shared: Arc<Shared>, clone_body: C, context: CallContext) -> Self {
         let CallContext { controller, key, account, position, call_info, deadline, retry_allowed, nested } = context;
         Self {
@@ -112,7 +120,6 @@ impl<C> Call<C> {
     }
 
     /// Sends the call without a wait, if nothing holds it back. False: it has to queue.
-    #[inline]
     pub(super) fn try_admit(&mut self) -> Result<bool, LocalRejection> {
         if self.nested {
             return Ok(true);
@@ -170,7 +177,6 @@ impl<C> Call<C> {
 
     /// A copy of the request, if it may have to be sent again. It is made before [`mark`](Self::mark): it needs no permit of
     /// ours.
-    #[inline]
     pub(super) fn copy<B>(&mut self, parts: &Parts, body: &B) -> Option<Request<B>>
     where
         C: CloneBody<B>,
@@ -181,7 +187,6 @@ impl<C> Call<C> {
     }
 
     /// Marks a request that is sent now.
-    #[inline]
     pub(super) fn mark(&mut self, parts: &mut Parts) {
         if self.attempts > 0 {
             parts.extensions.insert(ResendCount(self.attempts));
@@ -213,34 +218,21 @@ impl<C> Call<C> {
         if !self.shared.config.allowed.retry_on.others {
             return None;
         }
-        self.again(Class::Other, Instant::now(), None).ok()
-    }
-
-    pub(super) fn again(
-        &mut self,
-        class: Class,
-        now: Instant,
-        hint: Option<Duration>,
-    ) -> Result<RetryPlan, StopReason> {
-        self.again_at(class, now, hint, None, true)
+        self.again(Class::Other, Instant::now(), Delay::Backoff { hint: None }).ok()
     }
 
     /// Whether, and when, the call goes again.
-    pub(super) fn again_at(
-        &mut self,
-        class: Class,
-        now: Instant,
-        hint: Option<Duration>,
-        not_before: Option<Instant>,
-        bypass_queue: bool,
-    ) -> Result<RetryPlan, StopReason> {
-        let own = || {
-            // A generator for each draw: one that is cloned along with its call gives all the same jitter.
-            let mut rng = self.shared.quotas.rng();
-            let drawn = self.shared.config.controller.backoff.draw(self.others + 1, &mut rng);
-            hint.map_or(drawn, |hint| hint.max(drawn).saturating_add(backoff::spread(hint, &mut rng)))
+    pub(super) fn again(&mut self, class: Class, now: Instant, delay: Delay) -> Result<RetryPlan, StopReason> {
+        let (sleep, bypass_queue) = match delay {
+            Delay::Controller { not_before, bypass_queue } => (not_before.saturating_duration_since(now), bypass_queue),
+            Delay::Backoff { hint } => {
+                // A generator for each draw: one that is cloned along with its call gives all the same jitter.
+                let mut rng = self.shared.quotas.rng();
+                let drawn = self.shared.config.controller.backoff.draw(self.others + 1, &mut rng);
+                let sleep = hint.map_or(drawn, |hint| hint.max(drawn).saturating_add(backoff::spread(hint, &mut rng)));
+                (sleep, true)
+            }
         };
-        let sleep = not_before.map_or_else(own, |at| at.saturating_duration_since(now));
         let spent = Spent {
             throttled: self.throttled,
             probes: self.probes,

@@ -28,7 +28,6 @@ pub trait CloneBody<B> {
     ///
     /// By default a copy is made and polled while it is ready, when its exact size is at most `most` bytes. The bytes are
     /// not copied where the body has them in one piece.
-    #[inline]
     fn peek(&self, body: &B, most: u64) -> Option<Bytes>
     where
         B: Body,

@@ -1,12 +1,11 @@
 //! Who shares a limit with a call, what it costs, and the controller that decides.
 
+use http::HeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 
 use super::call::CallContext;
 use super::config::Shared;
-use crate::classify::RateLimitSnapshot;
 use crate::dialect::Dialect;
 use crate::event::QuotaEvent;
 use crate::quota::{Admitted, CallInfo, Found, Origin};
@@ -17,7 +16,6 @@ use crate::wait_queue::QueuePosition;
 
 impl Shared {
     /// What is known of a call before its first attempt.
-    #[inline]
     pub(super) fn context<C: CloneBody<B>, B: Body>(&self, clone_body: &C, parts: &mut Parts, body: &B) -> CallContext {
         if let Some(Admitted { position, key, controller, .. }) = parts.extensions.get().cloned() {
             let call_info = CallInfo::new(position.number, Cost::tokens(0.0));
@@ -43,7 +41,6 @@ impl Shared {
     }
 
     /// Marks a call before its first attempt.
-    #[inline]
     fn mark(&self, parts: &mut Parts) {
         if let Some(name) = &self.config.idempotency_key
             && !parts.headers.contains_key(name)
@@ -55,18 +52,7 @@ impl Shared {
         }
     }
 
-    /// What an answer's headers show of the key's limits, read into an empty snapshot.
-    #[inline]
-    pub(super) fn shown<'a>(
-        &self,
-        headers: &HeaderMap,
-        empty: &'a mut RateLimitSnapshot,
-    ) -> Option<&'a RateLimitSnapshot> {
-        empty.read(headers, None).then_some(&*empty)
-    }
-
     /// Who shares a limit with this call, what it costs, and the controller that decides.
-    #[inline]
     fn identify<C: CloneBody<B>, B: Body>(&self, clone_body: &C, parts: &Parts, body: &B) -> (QuotaKey, Cost, Found) {
         let (config, Parts { uri, headers, extensions, .. }) = (&self.config, parts);
         let given = extensions.get().copied();

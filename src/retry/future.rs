@@ -114,22 +114,14 @@ where
 {
     type Output = Result<Response<ResponseBody<RB>>, S::Error>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             let answer = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     this.call.started = true;
-                    let mut result = ready!(future.poll(cx));
+                    let result = ready!(future.poll(cx));
                     this.state.set(State::Done); // the inner future goes first, its permit after
-                    if let Ok(response) = &mut result
-                        && this.call.passes(response)
-                    {
-                        // As most answers are: handed on from where it is.
-                        let guard = this.call.succeeded(response);
-                        return Poll::Ready(result.map(|ok| ok.map(|body| ResponseBody::inner(body, guard))));
-                    }
                     match result {
                         Ok(response) => this.call.answered(response),
                         Err(error) => match this.call.failed() {

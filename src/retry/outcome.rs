@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode, response};
+use http::{HeaderValue, Response, StatusCode, response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::body_errors::head_of;
-use super::call::{Attempt, Call, RetryPlan, SHOULD_RETRY};
+use super::call::{Attempt, Call, Delay, RetryPlan, SHOULD_RETRY};
 use super::config::ERROR_BODY_MAX;
 use super::info::StopReason;
 use super::policy::{Class, class_of};
@@ -21,7 +20,6 @@ use crate::response::rejection::{LocalRejection, RejectReason};
 use crate::response::stream_errors::{Observer, first_event};
 use crate::trace;
 use crate::vocabulary::ReleaseAt;
-use crate::wait_queue::Permit;
 
 /// What was made of a response's body before it is handed back.
 pub(super) enum Rest<RB: Body> {
@@ -38,8 +36,14 @@ pub(super) enum Outcome<RB: Body> {
 }
 
 impl<RB: Body<Data = Bytes>> Rest<RB> {
-    fn into_body(self, permit: Option<Permit>) -> ResponseBody<RB> {
-        let guard = permit.map(BodyGuard::permit);
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Read(ahead) => ahead.is_end_stream(),
+        }
+    }
+
+    fn into_body(self, guard: Option<BodyGuard>) -> ResponseBody<RB> {
         match self {
             Self::Whole(body) => ResponseBody::inner(body, guard),
             Self::Read(ahead) => ResponseBody::read(ahead, guard),
@@ -48,15 +52,7 @@ impl<RB: Body<Data = Bytes>> Rest<RB> {
 }
 
 impl<C> Call<C> {
-    /// Whether an answer is a success that is handed on at once.
-    #[inline]
-    pub(super) fn passes<RB>(&self, response: &Response<RB>) -> bool {
-        response.status().is_success()
-            && response.extensions().get::<LocalRejection>().is_none()
-            && !(self.shared.config.peek_first_event && self.is_post && Observer::new(response.headers()).is_events())
-    }
-
-    /// The head of a response that does not [pass](Self::passes) is there.
+    /// The head of a response is there.
     pub(super) fn answered<RB: Body<Data = Bytes>>(&mut self, response: Response<RB>) -> Outcome<RB> {
         if let Some(rejection) = response.extensions().get::<LocalRejection>() {
             // Ours, from a limit below: it goes up at once and teaches nothing.
@@ -68,18 +64,21 @@ impl<C> Call<C> {
             return Outcome::Response(response);
         }
         let (parts, body) = response.into_parts();
-        if parts.status.is_success() || classify::reads_body(parts.status) {
+        let is_success = parts.status.is_success();
+        let reads = if is_success { self.peeks(&parts) } else { classify::reads_body(parts.status) };
+        if reads {
             return Outcome::Read(parts, body);
         }
-        self.judge(parts, Rest::Whole(body), &[])
+        if is_success { self.succeeded(parts, Rest::Whole(body)) } else { self.judge(parts, Rest::Whole(body), &[]) }
+    }
+
+    /// Whether the first event of a success is read before the success is handed on.
+    fn peeks(&self, head: &response::Parts) -> bool {
+        self.shared.config.peek_first_event && self.is_post && Observer::new(&head.headers).is_events()
     }
 
     /// What was wanted of a response's body has been read.
-    pub(super) fn read<RB: Body<Data = Bytes>>(
-        &mut self,
-        mut parts: response::Parts,
-        ahead: ReadAhead<RB>,
-    ) -> Outcome<RB> {
+    pub(super) fn read<RB: Body<Data = Bytes>>(&mut self, parts: response::Parts, ahead: ReadAhead<RB>) -> Outcome<RB> {
         let bytes = ahead.bytes(ERROR_BODY_MAX);
         if !parts.status.is_success() {
             return self.judge(parts, Rest::Read(ahead), &bytes);
@@ -89,31 +88,31 @@ impl<C> Call<C> {
         {
             return self.judged(parts, Rest::Read(ahead), error.verdict, text);
         }
-        let guard = self.let_in(&parts.headers, ahead.is_end_stream(), || parts.clone());
-        self.attach_retry_info(&mut parts.extensions);
-        Outcome::Response(Response::from_parts(parts, ResponseBody::read(ahead, guard)))
+        self.succeeded(parts, Rest::Read(ahead))
     }
 
-    /// An answer [passes](Self::passes). What is returned goes with its body.
-    #[inline]
-    pub(super) fn succeeded<RB: Body>(&mut self, response: &mut Response<RB>) -> Option<BodyGuard> {
-        self.attach_retry_info(response.extensions_mut());
-        self.let_in(response.headers(), response.body().is_end_stream(), || head_of(response))
+    /// An answer is a success: tells the controller, and hands it on.
+    fn succeeded<RB: Body<Data = Bytes>>(&mut self, mut parts: response::Parts, rest: Rest<RB>) -> Outcome<RB> {
+        if self.attempts > 1 {
+            parts.extensions.insert(self.info(None, None));
+        }
+        let guard = self.let_in(&parts, rest.is_end_stream());
+        Outcome::Response(Response::from_parts(parts, rest.into_body(guard)))
     }
 
-    /// Tells the controller of a success. `head` copies the answer's head for the user's own judgement.
-    fn let_in(&mut self, headers: &HeaderMap, over: bool, head: impl FnOnce() -> response::Parts) -> Option<BodyGuard> {
+    /// Tells the controller of a success. What is returned goes with its body, which may be `over` already.
+    fn let_in(&mut self, head: &response::Parts, over: bool) -> Option<BodyGuard> {
         if self.shared.config.allowed.retry_on.others {
             self.shared.budget.deposit();
         }
         let Attempt { ticket, permit } = self.attempt.take()?;
-        let mut empty = RateLimitSnapshot::EMPTY;
-        let shown = self.shared.shown(headers, &mut empty);
+        let shown = RateLimitSnapshot::from_headers(&head.headers);
+        let shown = shown.as_ref();
         if over || self.shared.config.release_at == ReleaseAt::Headers {
             self.settle(permit, |controller, now| controller.on_finished(now, &ticket, shown));
             return None;
         }
-        let mut observer = Observer::new(headers);
+        let mut observer = Observer::new(&head.headers);
         let looks = self.is_post && observer.looks();
         let (estimated, probe) = self.update_quota(|controller, now| {
             let probe = looks && controller.is_closed();
@@ -128,13 +127,6 @@ impl<C> Call<C> {
             observer = observer.with_errors(|| self.in_body(&ticket, probe, head));
         }
         Some(BodyGuard::new(permit, observer.with_usage(estimated)))
-    }
-
-    #[inline]
-    fn attach_retry_info(&mut self, extensions: &mut Extensions) {
-        if self.attempts > 1 {
-            extensions.insert(self.info(None, None));
-        }
     }
 
     /// Judges an answer that is no success, tells the controller, and decides. `read` is what was read of its body.
@@ -169,8 +161,9 @@ impl<C> Call<C> {
             trace::throttled(&verdict, self.attempts);
         }
         let now = Instant::now();
+        let shown = RateLimitSnapshot::from_headers(&parts.headers);
+        let shown = shown.as_ref();
         let mut outcome = None;
-        let mut empty = RateLimitSnapshot::EMPTY;
         let permit = self.attempt.take().and_then(|Attempt { ticket, permit }| {
             if verdict.kind == Kind::QuotaExhausted {
                 permit.settled();
@@ -180,11 +173,10 @@ impl<C> Call<C> {
                     controller.on_quota_exhausted(now, &ticket, &verdict)
                 });
             } else if verdict.is_throttling() {
-                let shown = self.shared.shown(&parts.headers, &mut empty);
-                outcome =
-                    Some(self.settle(permit, |controller, now| controller.on_throttled(now, &ticket, &verdict, shown)));
+                let throttled =
+                    |controller: &mut Controller, now| controller.on_throttled(now, &ticket, &verdict, shown);
+                outcome = Some(self.settle(permit, throttled));
             } else {
-                let shown = self.shared.shown(&parts.headers, &mut empty);
                 let unprocessed = verdict.kind == Kind::TooLarge || is_unprocessed(parts.status);
                 self.update_quota(|controller, now| controller.on_other_answer(now, &ticket, unprocessed, shown));
                 return Some(permit); // as any answer: until its body ends
@@ -198,8 +190,8 @@ impl<C> Call<C> {
             }
         }
         let retry_after = verdict.retry_after;
-        let pass = class.is_none();
-        self.verdict = Some(Box::new(verdict));
+        // An answer that is not ours to handle says nothing, unless one before it was throttled.
+        self.verdict = (class.is_some() || self.attempts > 1).then(|| Box::new(verdict));
         let stopped = match class {
             None => None,
             Some(Err(reason)) => Some(reason),
@@ -208,11 +200,13 @@ impl<C> Call<C> {
                 let free =
                     outcome.as_ref().is_some_and(|outcome| outcome.was_probe) && self.probes < self.max_retries();
                 let class = if free { Class::Probe } else { class };
-                let bypass_queue =
-                    class == Class::Other || outcome.as_ref().is_some_and(|outcome| outcome.bypass_queue);
-                let hint = if class == Class::Other { retry_after } else { None };
-                match self.again_at(class, now, hint, outcome.as_ref().map(|outcome| outcome.not_before), bypass_queue)
-                {
+                let delay = match &outcome {
+                    Some(outcome) => {
+                        Delay::Controller { not_before: outcome.not_before, bypass_queue: outcome.bypass_queue }
+                    }
+                    None => Delay::Backoff { hint: retry_after },
+                };
+                match self.again(class, now, delay) {
                     Ok(again) => {
                         // Nothing of an attempt is guard while waiting: body, then permit, go now.
                         drop((parts, rest));
@@ -224,17 +218,15 @@ impl<C> Call<C> {
             }
         };
         let permit = permit.filter(|_| self.shared.config.release_at == ReleaseAt::BodyEnd);
-        self.hand_back(parts, rest, permit, stopped, retry_after, pass)
+        self.hand_back(parts, rest.into_body(permit.map(BodyGuard::permit)), stopped, retry_after)
     }
 
     fn hand_back<RB: Body<Data = Bytes>>(
         &mut self,
         mut parts: response::Parts,
-        rest: Rest<RB>,
-        permit: Option<Permit>,
+        body: ResponseBody<RB>,
         stopped: Option<StopReason>,
         retry_after: Option<Duration>,
-        pass: bool,
     ) -> Outcome<RB> {
         if let Some(reason) = stopped {
             trace::gave_up(&reason, self.attempts);
@@ -242,15 +234,12 @@ impl<C> Call<C> {
                 parts.headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             }
         }
-        if pass && self.attempts == 1 {
-            self.verdict = None; // nothing was throttled
-        }
         if let Some(verdict) = self.verdict.as_deref().cloned() {
             let info = self.info(stopped, retry_after);
             parts.extensions.insert(info);
             parts.extensions.insert(verdict);
         }
-        Outcome::Response(Response::from_parts(parts, rest.into_body(permit)))
+        Outcome::Response(Response::from_parts(parts, body))
     }
 }
 

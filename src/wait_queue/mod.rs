@@ -33,6 +33,7 @@ use timer::{Share, Timers};
 pub use unread::DEFAULT_LEND_UNREAD_AFTER;
 pub(crate) use unread::Lent;
 use unread::Unread;
+use waiter::WaitingCall;
 pub(crate) use waiter::{WaitLimit, WaitLimits, WaitOutcome, Waiter};
 
 /// A call's position in every queue, kept for the life of the call. It orders by class, then first come, first served.
@@ -123,13 +124,11 @@ impl<R: AdmissionPolicy> WaitQueue<R> {
     /// Polls a waiting call. With `first`, it inserts the call into the queue.
     fn poll_position(
         &self,
-        position: &mut QueuePosition,
-        share: &mut Option<Share>,
-        call: &R::Call,
-        limits: &WaitLimits,
+        waiting: &mut WaitingCall<R::Call>,
         first: bool,
         waker: &Waker,
     ) -> Poll<WaitOutcome<R::Ticket>> {
+        let WaitingCall { position, call, limits, share } = waiting;
         let waker = waker.clone(); // cloned before anything changes, because it may panic
         let mut state = self.lock();
         let now = Instant::now();

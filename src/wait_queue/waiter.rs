@@ -48,12 +48,17 @@ pub(crate) struct WaitLimits {
 /// A waiting call. It enters the queue at its first poll and leaves it when it is dropped.
 pub(crate) struct Waiter<R: AdmissionPolicy> {
     queue: Arc<WaitQueue<R>>,
-    position: QueuePosition,
-    call: R::Call,
-    limits: WaitLimits,
-    /// The waiter's share in the timer of the runtime that polls it, while it is queued.
-    share: Option<Share>,
+    waiting: WaitingCall<R::Call>,
     state: State,
+}
+
+/// What a queue is told of a call at each poll.
+pub(super) struct WaitingCall<C> {
+    pub(super) position: QueuePosition,
+    pub(super) call: C,
+    pub(super) limits: WaitLimits,
+    /// In the timer of the runtime that polls it, while it is queued.
+    pub(super) share: Option<Share>,
 }
 
 enum State {
@@ -64,25 +69,24 @@ enum State {
 
 impl<R: AdmissionPolicy> Waiter<R> {
     pub(crate) fn new(queue: Arc<WaitQueue<R>>, position: QueuePosition, call: R::Call, limits: WaitLimits) -> Self {
-        Self { queue, position, call, limits, share: None, state: State::Outside }
+        Self { queue, waiting: WaitingCall { position, call, limits, share: None }, state: State::Outside }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<WaitOutcome<R::Ticket>> {
-        if self.limits.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if self.waiting.limits.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             // The call expires even if a permit is free, because its caller no longer needs the response.
             self.leave();
             return Poll::Ready(WaitOutcome::Expired(WaitLimit::Deadline, None));
         }
         let first = matches!(self.state, State::Outside);
-        let polled =
-            self.queue.poll_position(&mut self.position, &mut self.share, &self.call, &self.limits, first, cx.waker());
+        let polled = self.queue.poll_position(&mut self.waiting, first, cx.waker());
         if let Poll::Ready(outcome) = polled {
             self.state = State::Done;
             return Poll::Ready(outcome);
         }
         if matches!(self.state, State::Outside) {
             self.state = State::Queued { timer: None };
-            if let Some((at, bound)) = self.limits.first() {
+            if let Some((at, bound)) = self.waiting.limits.first() {
                 self.state = State::Queued { timer: Some((Box::pin(tokio::time::sleep_until(at)), bound)) };
             }
         }
@@ -98,7 +102,7 @@ impl<R: AdmissionPolicy> Waiter<R> {
 
     fn leave(&mut self) {
         if let State::Queued { .. } = std::mem::replace(&mut self.state, State::Done) {
-            self.queue.cancel(self.position, self.share.take());
+            self.queue.cancel(self.waiting.position, self.waiting.share.take());
         }
     }
 }

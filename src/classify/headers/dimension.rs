@@ -14,29 +14,12 @@ pub(crate) enum Part {
     Policy,
 }
 
-#[inline]
 pub(crate) fn bucket_of(name: &[u8]) -> Option<(Dimension, Part)> {
-    // The prefix is checked first, because nearly all headers are not rate-limit headers.
-    let rest = match *name.first()? {
-        b'x' => name.strip_prefix(b"x-ratelimit-").or_else(|| name.strip_prefix(b"x-rate-limit-"))?,
-        b'r' => match name.strip_prefix(b"ratelimit")? {
-            b"" => return Some((Dimension::Unnamed, Part::Structured)),
-            b"-policy" => return Some((Dimension::Unnamed, Part::Policy)),
-            rest => rest.strip_prefix(b"-")?,
-        },
-        b'a' => name.strip_prefix(b"anthropic-ratelimit-")?,
-        _ => return None,
-    };
-    // OpenAI sends these six headers with each response, so they are matched without splitting the name.
-    let (part, counts) = match *rest.get(2)? {
-        b'm' if rest[0] == b'l' => (Part::Limit, rest.strip_prefix(b"limit-")),
-        b'm' => (Part::Remaining, rest.strip_prefix(b"remaining-")),
-        _ => (Part::Reset, rest.strip_prefix(b"reset-")),
-    };
-    match counts {
-        Some(b"requests") => Some((Dimension::Requests, part)),
-        Some(b"tokens") => Some((Dimension::Tokens, part)),
-        _ => by_words(rest),
+    const PREFIXES: [&[u8]; 4] = [b"x-ratelimit-", b"x-rate-limit-", b"anthropic-ratelimit-", b"ratelimit-"];
+    match name {
+        b"ratelimit" => Some((Dimension::Unnamed, Part::Structured)),
+        b"ratelimit-policy" => Some((Dimension::Unnamed, Part::Policy)),
+        _ => by_words(PREFIXES.iter().find_map(|prefix| name.strip_prefix(*prefix))?),
     }
 }
 

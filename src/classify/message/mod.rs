@@ -50,6 +50,15 @@ pub(crate) struct Wording<'t> {
     spent: Spent,
 }
 
+/// Where a phrase stands, in bytes.
+struct Place<'t, 'p> {
+    text: &'t str,
+    /// The text, normalized.
+    plain: &'p [u8],
+    start: usize,
+    end: usize,
+}
+
 impl<'t> Wording<'t> {
     /// Reads `text`, in which each message ends with a line end. `now` returns the time since the epoch. It is called
     /// only if the text gives a date.
@@ -59,7 +68,9 @@ impl<'t> Wording<'t> {
             return found;
         }
         let plain = phrases::normalize(text);
-        phrases::scan(text.as_bytes(), &plain, |sign, start, end| found.note(sign, text, &plain, start, end, now));
+        phrases::scan(text.as_bytes(), &plain, |sign, start, end| {
+            found.note(sign, &Place { text, plain: &plain, start, end }, now);
+        });
         found
     }
 
@@ -105,15 +116,8 @@ impl<'t> Wording<'t> {
         self.scope().is_some() || self.concurrent || self.window || self.daily || self.month || figures
     }
 
-    fn note(
-        &mut self,
-        sign: Sign,
-        text: &'t str,
-        plain: &[u8],
-        start: usize,
-        end: usize,
-        now: &dyn Fn() -> Option<Duration>,
-    ) {
+    fn note(&mut self, sign: Sign, place: &Place<'t, '_>, now: &dyn Fn() -> Option<Duration>) {
+        let Place { text, plain, start, end } = *place;
         let bytes = text.as_bytes();
         let whole_word = !plain.get(end).is_some_and(u8::is_ascii_alphanumeric);
         match sign {
@@ -168,7 +172,7 @@ impl<'t> Wording<'t> {
             Sign::Per => self.window |= self.spans(window(&plain[end..])),
             Sign::This => (self.window, self.short_window) = (true, true),
             Sign::LimitType => self.typed(plain, end),
-            Sign::Unit(scope) if whole_word => self.unit(scope, bytes, plain, start, end),
+            Sign::Unit(scope) if whole_word => self.unit(scope, place),
             Sign::Short(scope) if whole_word => {
                 self.axis = self.axis.or(Some(scope));
                 let after = || figure(bytes, plain, end).map(|f| f.0);
@@ -233,13 +237,13 @@ impl<'t> Wording<'t> {
         }
     }
 
-    fn unit(&mut self, scope: Scope, bytes: &[u8], plain: &[u8], start: usize, end: usize) {
+    fn unit(&mut self, scope: Scope, &Place { text, plain, start, end }: &Place<'t, '_>) {
         let (before, after) = (plain[..start].trim_ascii_end(), &plain[end..]);
         if let Some(window) = divided(after) {
             self.spans(Some(window));
             let named = if window == Window::Day { scope.daily() } else { scope };
             self.axis = self.axis.or(Some(named));
-            self.counted = self.counted.or_else(|| number_before(bytes, start));
+            self.counted = self.counted.or_else(|| number_before(text.as_bytes(), start));
             return;
         }
         let after = after.trim_ascii_start();

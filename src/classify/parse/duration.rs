@@ -54,48 +54,6 @@ pub(crate) fn reset(text: &[u8], now: impl FnOnce() -> Option<Duration>) -> Opti
     }
 }
 
-/// Parses a short Go duration, of which OpenAI's responses carry two each: `6ms`, `1.2s`, `6m0s`. [`prose`] gives the
-/// same result in ten times the time.
-#[inline]
-pub(crate) fn plain(mut text: &[u8]) -> Option<Duration> {
-    let mut nanos = 0_u64;
-    loop {
-        let (whole, rest) = short(text)?;
-        let (part, scale, rest) = match rest.split_first()? {
-            (b'.', fraction) => {
-                let (part, rest) = short(fraction)?;
-                (part, 10_u64.pow((fraction.len() - rest.len()) as u32), rest)
-            }
-            _ => (0, 1, rest),
-        };
-        let (unit, rest) = match rest {
-            [b'm', b's', rest @ ..] => (1_000_000, rest),
-            [b's', rest @ ..] => (1_000_000_000, rest),
-            [b'm', rest @ ..] => (60_000_000_000, rest),
-            [b'h', rest @ ..] => (3_600_000_000_000, rest),
-            _ => return None,
-        };
-        nanos = nanos.checked_add(whole * unit)?.checked_add((part * unit).div_ceil(scale))?;
-        if rest.is_empty() {
-            return Some(Duration::from_nanos(nanos).min(MAX));
-        }
-        text = rest;
-    }
-}
-
-/// Parses a number of one to six digits. Returns it with the rest of the text.
-#[inline]
-fn short(text: &[u8]) -> Option<(u64, &[u8])> {
-    let (mut number, mut rest) = (0, text);
-    while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
-        (number, rest) = (number * 10 + u64::from(digit - b'0'), after);
-        if text.len() - rest.len() > 6 {
-            return None;
-        }
-    }
-    (rest.len() < text.len()).then_some((number, rest))
-}
-
 /// Returns the time from `now` to `then`, or zero if `then` has passed.
 pub(crate) fn until(then: Duration, now: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
     Some(then.saturating_sub(now()?).min(MAX))
@@ -186,22 +144,6 @@ mod tests {
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1_700_000_000);
-
-    proptest::proptest! {
-        #[test]
-        fn what_the_short_way_reads_the_long_way_reads_alike(text in "([0-9]{1,7}([.][0-9]{1,7})?(ms|s|m|h|d|)){0,3}") {
-            if let Some(plain) = plain(text.as_bytes()) {
-                proptest::prop_assert_eq!(spelled(text.as_bytes()), Some(plain));
-            }
-        }
-    }
-
-    #[test]
-    fn what_openai_writes_is_read_the_short_way() {
-        for (text, ms) in [("6ms", Some(6)), ("1.2s", Some(1_200)), ("6m0s", Some(360_000)), ("", None), ("6", None)] {
-            assert_eq!(plain(text.as_bytes()), ms.map(Duration::from_millis), "{text}");
-        }
-    }
 
     #[test]
     fn durations() {

@@ -23,7 +23,6 @@ impl Number {
     }
 
     /// Returns this many units as a duration, rounded up to a nanosecond.
-    #[inline]
     pub(crate) fn of(self, unit: Unit) -> Duration {
         let billionths = u64::from(self.billionths);
         let whole = match unit {

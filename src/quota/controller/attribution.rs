@@ -28,6 +28,8 @@ pub(super) enum Cause {
 /// The attribution of one 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attributed {
+    /// What the 429 itself says.
+    pub(super) class: Class,
     pub(super) cause: Cause,
     /// It begins an episode.
     pub(super) new: bool,
@@ -62,7 +64,7 @@ impl Attribution {
             self.episode = cause;
             self.epoch = last;
         }
-        Attributed { cause, new }
+        Attributed { class, cause, new }
     }
 
     /// How many episodes there were in a row.
@@ -113,7 +115,7 @@ mod tests {
             let mut attribution = Attribution::default();
             attribution.attribute(3, 10, Class::Concurrency, false);
             let attributed = attribution.attribute(seq, 12, class, refuted);
-            assert_eq!(attributed, Attributed { cause, new }, "{class:?} of call {seq}, refuted: {refuted}");
+            assert_eq!(attributed, Attributed { class, cause, new }, "{class:?} of call {seq}, refuted: {refuted}");
             assert_eq!(attribution.in_a_row(), 1 + u32::from(new));
         }
     }

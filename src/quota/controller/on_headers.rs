@@ -8,19 +8,40 @@ use crate::quota::controller::call_info::is_estimated;
 use crate::quota::controller::cost_correction::Correction;
 use crate::time::in_secs;
 
+/// What an answer shows of the buckets.
+#[derive(Clone, Copy)]
+pub(super) struct Figures<'a> {
+    headers: Option<&'a RateLimitSnapshot>,
+    /// The text of a 429 shows a bucket that no header shows.
+    text: Option<BucketSnapshot>,
+}
+
+impl<'a> Figures<'a> {
+    pub(super) fn of_headers(headers: Option<&'a RateLimitSnapshot>) -> Self {
+        Self { headers, text: None }
+    }
+
+    pub(super) fn of_throttled(verdict: &Verdict, headers: Option<&'a RateLimitSnapshot>) -> Self {
+        Self { headers, text: in_text(verdict, headers) }
+    }
+
+    /// What the answer shows of one bucket.
+    pub(super) fn of(&self, dimension: Dimension) -> Option<&BucketSnapshot> {
+        self.headers().iter().chain(&self.text).find(|bucket| bucket.dimension == dimension)
+    }
+
+    fn headers(&self) -> &'a [BucketSnapshot] {
+        self.headers.map_or(&[], RateLimitSnapshot::buckets)
+    }
+}
+
 impl Controller {
     /// What an answer, arrived at `t`, shows of the buckets. What calls that were let in have really taken also corrects the
     /// estimates of the next, unless one of them was throttled: that one took nothing.
-    pub(super) fn snapshots(
-        &mut self,
-        t: f64,
-        ticket: &Ticket,
-        shown: Option<&RateLimitSnapshot>,
-        text: Option<BucketSnapshot>,
-        let_in: bool,
-    ) {
-        let (headers, at) = (shown.map_or(&[][..], RateLimitSnapshot::buckets), self.secs(ticket.sent));
-        for (bucket, said) in headers.iter().map(|bucket| (bucket, false)).chain(text.iter().map(|text| (text, true))) {
+    pub(super) fn snapshots(&mut self, t: f64, ticket: &Ticket, figures: Figures<'_>, let_in: bool) {
+        let at = self.secs(ticket.sent);
+        let headers = figures.headers().iter().map(|bucket| (bucket, false));
+        for (bucket, said) in headers.chain(figures.text.iter().map(|text| (text, true))) {
             let dimension = bucket.dimension;
             let known = self.buckets.iter_mut().find(|bucket| bucket.dimension == dimension);
             let Some(shown) = said_of(bucket, known.as_ref().map(|bucket| &bucket.estimate)) else { continue };
@@ -86,7 +107,7 @@ fn estimates_took(correction: &mut Correction, ticket: &Ticket, unit: Unit, take
 
 /// The 429's text as a snapshot, where no header shows that bucket: `Limit 30000, Used 22343, Requested 10955`. The
 /// refill is not read from its hint: that is often rounded up to whole seconds.
-pub(super) fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<BucketSnapshot> {
+fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<BucketSnapshot> {
     let (limit, used) = (verdict.limit?, verdict.used?);
     let dimension = match verdict.scope? {
         Scope::Requests => Dimension::Requests,

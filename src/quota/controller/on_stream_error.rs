@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Controller, QUOTA_PROBE};
 use crate::classify::{Kind, Verdict};
 use crate::event::QuotaEvent;
-use crate::quota::controller::attribution::{Cause, Class};
+use crate::quota::controller::attribution::Class;
 use crate::quota::state::{ClosedReason, KeyState};
 use crate::response::error_reply::ErrorReply;
 
@@ -24,7 +24,7 @@ impl Controller {
         if verdict.is_throttling() {
             let class = if verdict.kind == Kind::Overloaded { Class::Overload } else { Class::Rate };
             let attributed = self.attribution.attribute(seq, self.seq, class, false);
-            self.cool_down(now, seq, verdict.stated(), class, Cause::Rate, attributed.new);
+            self.cool_down(now, seq, verdict.stated(), attributed);
         }
         None
     }

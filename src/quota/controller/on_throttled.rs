@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::on_headers::{in_text, window_of};
+use super::on_headers::{Figures, window_of};
 use super::{Controller, Failing, QUOTA_PROBE, Ticket};
-use crate::classify::{BucketSnapshot, Evidence, Kind, RateLimitSnapshot, Unit, Verdict};
+use crate::classify::{Evidence, Kind, RateLimitSnapshot, Unit, Verdict};
 use crate::event::QuotaEvent;
-use crate::quota::controller::attribution::{Cause, Class};
+use crate::quota::controller::attribution::{Attributed, Cause, Class};
 use crate::quota::controller::call_info::{CallInfo, unit_of};
 use crate::quota::state::ClosedReason;
 use crate::time::add;
@@ -67,15 +67,15 @@ impl Controller {
         if !verdict.upstream_failure {
             self.learned_rate.throttled(t, self.secs(ticket.sent));
         }
-        let text = in_text(verdict, shown);
-        self.snapshots(t, ticket, shown, text, false);
+        let figures = Figures::of_throttled(verdict, shown);
+        self.snapshots(t, ticket, figures, false);
         let call_info = self.told_price(ticket, verdict);
 
         // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
         let reset =
             || verdict.retry_after.filter(|reset| !self.config.pacing.enabled && *reset <= self.config.max_wait);
         let hint = verdict.stated().or_else(reset);
-        let Explained { by_bucket: explains, by_price } = self.explains(t, ticket, verdict, shown, text);
+        let Explained { by_bucket: explains, by_price } = self.explains(t, ticket, verdict, figures);
         let class = match (verdict.kind, verdict.evidence) {
             (Kind::Concurrency, _) => Class::Concurrency,
             (Kind::Overloaded, _) => Class::Overload,
@@ -110,7 +110,7 @@ impl Controller {
             Cause::Rate => {}
         }
         self.failed(now, ticket.call_info.call);
-        self.cool_down(now, ticket.seq, hint, class, attributed.cause, attributed.new);
+        self.cool_down(now, ticket.seq, hint, attributed);
         let until = self.cooldown.until().unwrap_or(now).max(now);
         let own = self.waits_alone(class, hint);
         ThrottleOutcome {
@@ -212,22 +212,13 @@ impl Controller {
     }
 
     /// Which buckets are, by the 429's own figures, too empty for this call.
-    fn explains(
-        &self,
-        t: f64,
-        ticket: &Ticket,
-        verdict: &Verdict,
-        shown: Option<&RateLimitSnapshot>,
-        text: Option<BucketSnapshot>,
-    ) -> Explained {
-        let headers = shown.map_or(&[][..], RateLimitSnapshot::buckets);
+    fn explains(&self, t: f64, ticket: &Ticket, verdict: &Verdict, figures: Figures<'_>) -> Explained {
         let asked = verdict.requested.filter(|_| verdict.scope.and_then(unit_of).is_some()).unwrap_or(0.0);
         let mut explained = Explained { by_bucket: 0, by_price: 0 };
         for (at, bucket) in self.buckets.iter().enumerate() {
             let unit = bucket.dimension.unit();
             let price = ticket.price[unit as usize];
-            let shown = headers.iter().chain(&text).find(|shown| shown.dimension == bucket.dimension);
-            let Some(left) = shown.and_then(|shown| shown.remaining) else { continue };
+            let Some(left) = figures.of(bucket.dimension).and_then(|shown| shown.remaining) else { continue };
             // A bucket that the call was not counted for says nothing of when such a call fits.
             if price > 0.0 && !bucket.estimate.doubted(t) {
                 if left < price {
@@ -280,9 +271,7 @@ impl Controller {
         now: Instant,
         seq: u64,
         hint: Option<Duration>,
-        class: Class,
-        cause: Cause,
-        new: bool,
+        Attributed { class, cause, new }: Attributed,
     ) {
         let k = self.attribution.in_a_row();
         let max_wait = self.config.max_wait;

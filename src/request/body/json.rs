@@ -26,7 +26,6 @@ pub(super) struct Parts<'a>(pub(super) &'a [u8]);
 impl<'a> Iterator for Parts<'a> {
     type Item = Part<'a>;
 
-    #[inline]
     fn next(&mut self) -> Option<Part<'a>> {
         loop {
             let (byte, rest) = self.0.split_first()?;
