@@ -288,3 +288,13 @@ async fn a_429_of_another_process_of_ours_counts_as_overloaded() {
     assert_eq!((answer.status().as_u16(), server.count()), (200, 2));
     assert_eq!(info(&answer).unwrap().verdict.unwrap().kind, tower_429::classify::Kind::Overloaded);
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_pacing_many_calls_at_once_have_as_many_attempts_as_few() {
+    for calls in [1, 64] {
+        let server = Server::new(|_, _| Reply::bare().after(ms(10)));
+        let layer = layer().pacing(PacingConfig::off()).max_retries(2).backoff(ms(10), ms(10));
+        send_all(&client(&layer, &server), (0..calls).map(|_| request())).await;
+        assert_eq!(server.count(), 3 * calls, "one attempt and two retries of each of {calls}");
+    }
+}

@@ -22,6 +22,7 @@ impl AdmissionPolicy for Controller {
         }
         if now >= self.heard + IDLE {
             self.learned_rate.rested();
+            self.taught_by = None;
             self.attribution.rested();
             self.window.rested();
             self.probes.rested();
@@ -108,7 +109,19 @@ impl AdmissionPolicy for Controller {
         self.probes.admitted(now, admission.probe);
         let flight = self.window.sent(self.seq, now);
         let (seq, spent, known) = (self.seq, self.spent, self.known);
-        Ticket { seq, flight, sent: now, call_info: *call_info, price, spent, gap: admission.gap, full, known }
+        let window_probe = admission.probe == Some(Probe::Window);
+        Ticket {
+            seq,
+            flight,
+            sent: now,
+            call_info: *call_info,
+            price,
+            spent,
+            gap: admission.gap,
+            full,
+            known,
+            window_probe,
+        }
     }
 
     /// The body's end or drop, or any end that is neither a success nor a 429: what was spent stays spent.

@@ -76,6 +76,8 @@ pub(crate) struct Ticket {
     /// Which buckets had had time to fill, a bit each.
     full: u8,
     known: bool,
+    /// The call was sent above the window to test it.
+    window_probe: bool,
 }
 
 /// Rare, and a key is kept for long.

@@ -89,7 +89,7 @@ impl Controller {
         if attributed.new && class != Class::Rate && class != Class::Overload {
             self.window.forget_peak(self.seq);
         }
-        if ticket.flight.above {
+        if ticket.window_probe {
             self.probes.window_probe_throttled();
         }
         match attributed.cause {
@@ -104,8 +104,8 @@ impl Controller {
             // A failure behind the server says nothing of rates, only that it is too early.
             Cause::Rate if verdict.upstream_failure => {}
             Cause::Rate if attributed.new && by_price == 0 => {
-                self.taught_by = Some(call_info.call);
                 self.learn(t);
+                self.taught_by = Some(call_info.call);
             }
             Cause::Rate => {}
         }
@@ -118,7 +118,7 @@ impl Controller {
             not_before: own.map_or(until, |wait| add(now, wait)),
             bypass_queue: own.is_some(),
             own_affair: false,
-            was_probe: ticket.flight.above,
+            was_probe: ticket.window_probe,
             call_info,
         }
     }
@@ -146,7 +146,7 @@ impl Controller {
     }
 
     fn is_own_affair(&mut self, now: Instant, ticket: &Ticket, class: Class, hint: Option<Duration>) -> bool {
-        if class == Class::Concurrency || ticket.flight.above {
+        if class == Class::Concurrency || ticket.window_probe {
             return false;
         }
         let own = self.call_specific.throttled(now, ticket.call_info.throttles);
@@ -254,6 +254,7 @@ impl Controller {
     }
 
     pub(super) fn learn(&mut self, t: f64) {
+        self.taught_by = None; // a call that only its own 429s concern takes back no other lesson
         self.estimate_changed = true;
         if !self.learned_rate.learn(t) {
             self.cooldown.set_one_at_a_time(true);
