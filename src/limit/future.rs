@@ -1,4 +1,4 @@
-//! What a call goes through: wait for a permit, perhaps for the controller above, then for the inner service, then call.
+//! The steps of a call: a permit, the controller above if there is one, the readiness of the inner service, and the call.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -63,11 +63,11 @@ struct Wait<S, B> {
 }
 
 enum Stage {
-    /// For a permit.
+    /// A permit.
     Queue(Waiter<FixedLimit>),
-    /// For the inner service, with a permit.
+    /// The readiness of the inner service, with a permit.
     Ready(Readiness),
-    /// For the controller above, without a permit.
+    /// The cooldown of the controller above, without a permit.
     Controller(Pin<Box<Sleep>>),
 }
 
@@ -98,7 +98,7 @@ where
                 StateProj::Calling { call, permit, release_at } => {
                     let answer = ready!(call.poll(cx));
                     let (permit, release_at) = (permit.take(), *release_at);
-                    // The call's own future goes first, then, unless the body has it, the permit.
+                    // Drops the call's future first, then the permit, unless the body takes it.
                     this.state.set(State::Done);
                     let guard = permit.filter(|_| release_at == ReleaseAt::BodyEnd).map(BodyGuard::permit);
                     return Poll::Ready(answer.map(|response| response.map(|body| ResponseBody::inner(body, guard))));

@@ -1,4 +1,4 @@
-//! [`ConcurrencyLimit`]: takes a permit for each call, or has it wait for one.
+//! [`ConcurrencyLimit`]: takes a permit for each call, or queues the call.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -85,10 +85,10 @@ where
         let config = &self.config;
         let admitted = request.extensions().get::<Admitted>();
         let queue = self.shared.queue(config.per_key, &request, admitted);
-        // The readied instance is the one called, unless the call has to wait: then it is given up.
+        // The ready instance is called, or dropped if the call has to wait.
         let mut ready = take_ready(&mut self.inner);
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.instant());
-        // One that comes through a controller was looked at there.
+        // The deadline of a call that comes through a controller was checked there.
         let late = admitted.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now());
         if !late && let TryAdmit::Admitted(seq) = queue.try_admit(()) {
             let permit = Permit::new(queue, seq, config.lend_unread_after);

@@ -1,4 +1,4 @@
-//! What an error within a success means: it is judged like any other answer, and closes or cools down its key at once.
+//! Handles errors inside a 200. They are classified like any other answer, and close or cool down the key at once.
 
 use std::sync::Arc;
 
@@ -14,19 +14,19 @@ use crate::response::stream_errors::BodyErrors;
 use crate::trace;
 use crate::wait_queue::WaitQueue;
 
-/// What goes with a body to judge its errors: the call's key and account, and the head of its answer where the user judges.
+/// What a body needs to handle its errors: the call's key and account, and the head of its answer for the user's function.
 pub(super) struct InBody {
     shared: Arc<Shared>,
     controller: Arc<WaitQueue<Controller>>,
     keys: (QuotaKey, QuotaKey),
     seq: u64,
     head: Option<Box<response::Parts>>,
-    /// The call is a probe: the key opens when its body shows no error.
+    /// The call is a probe, so the key opens if its body contains no error.
     probe: bool,
 }
 
 impl<C> Call<C> {
-    /// Judges the errors of a success that was let in by this ticket.
+    /// Makes the error handler of a success.
     pub(super) fn in_body(&self, ticket: &Ticket, probe: bool, head: &response::Parts) -> Box<dyn BodyErrors> {
         let head = self.shared.config.classify.is_some().then(|| Box::new(head.clone()));
         let (shared, controller) = (Arc::clone(&self.shared), Arc::clone(&self.controller));
@@ -66,8 +66,8 @@ impl BodyErrors for InBody {
 }
 
 impl Shared {
-    /// What a text within a success says, if it is an error: by the user's own judgement, else in the key's dialect. The
-    /// headers of a success say nothing of it.
+    /// Classifies a text inside a success, by the user's function or in the key's dialect. Returns `None` if it is no error. The
+    /// headers of the success are not used.
     pub(super) fn judge_text(
         &self,
         controller: &WaitQueue<Controller>,

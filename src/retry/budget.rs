@@ -1,6 +1,6 @@
 //! A budget for retries of server and transport errors, so that a server in trouble does not get twice the load.
 //!
-//! Throttled calls need none: the key's cooldown and pace hold them back. Counted in thousandths of a retry.
+//! Throttled calls need no budget, because the key's cooldown and pace hold them back. The unit is a thousandth of a retry.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! One call through its attempts: what it has had, and what an answer means for it. No timers, no polling.
+//! One call through its attempts: what it holds, what it has used up, and how it is answered locally. No timers, no polling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::wait_queue::{Permit, QueuePosition, TryAdmit, WaitLimits, WaitQueue, 
 
 pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// What an admitted attempt holds.
+/// An admitted attempt.
 pub(super) struct Attempt {
     pub(super) ticket: Ticket,
     pub(super) permit: Permit,
@@ -43,41 +43,41 @@ pub(super) struct Call<C> {
     pub(super) account: QuotaKey,
     pub(super) retry_allowed: bool,
     pub(super) nested: bool,
-    /// What the running attempt holds. The future drops what it called first, then this.
+    /// The running attempt. The future drops the inner call first, then this.
     pub(super) attempt: Option<Attempt>,
-    /// The running attempt has been polled: it may have reached the server.
+    /// The running attempt has been polled, so it may have reached the server.
     pub(super) started: bool,
-    /// There is a copy of the request.
+    /// A copy of the request exists.
     pub(super) replayable: bool,
-    /// It is a `POST`: a success may hold an error of the server's. Other answers may be files of the user's.
+    /// The request is a `POST`, so its success may contain an error. Answers to other methods may be files.
     pub(super) is_post: bool,
     pub(super) attempts: u32,
     pub(super) throttled: u32,
-    /// Throttled probes, which cost no retry, up to as many as there are retries.
+    /// Throttled window probes. They cost no retry, up to `max_retries` of them.
     pub(super) probes: u32,
     pub(super) others: u32,
     pub(super) slept: Duration,
     pub(super) verdict: Option<Box<Verdict>>,
 }
 
-/// When a throttled call goes again.
+/// When a call is sent again.
 pub(super) struct RetryPlan {
-    /// Not before this.
+    /// The earliest time.
     pub(super) at: Instant,
-    /// It sleeps by itself until then, instead of keeping its place in the key's queue.
+    /// The call sleeps outside the key's queue until then.
     pub(super) bypass_queue: bool,
 }
 
-/// What says how long a call waits before it is sent again.
+/// The source of a call's delay before its next attempt.
 #[derive(Clone, Copy)]
 pub(super) enum Delay {
-    /// The call's own backoff, by itself, and no shorter than the server's hint.
+    /// The call's own backoff, at least as long as the server's hint.
     Backoff { hint: Option<Duration> },
-    /// The controller.
+    /// The key's controller.
     Controller { not_before: Instant, bypass_queue: bool },
 }
 
-/// What is known of a call before its first attempt.
+/// What a call needs before its first attempt.
 pub(super) struct CallContext {
     pub(super) controller: Arc<WaitQueue<Controller>>,
     pub(super) key: QuotaKey,
@@ -85,9 +85,9 @@ pub(super) struct CallContext {
     pub(super) position: QueuePosition,
     pub(super) call_info: CallInfo,
     pub(super) deadline: Option<Instant>,
-    /// It may be sent more than once.
+    /// The call may be sent more than once.
     pub(super) retry_allowed: bool,
-    /// Another `RetryOn429` above handles this call: not paced, not retried, only judged.
+    /// Another `RetryOn429` above handles this call. It is classified here, but neither paced nor retried.
     pub(super) nested: bool,
 }
 
@@ -119,7 +119,7 @@ impl<C> Call<C> {
         }
     }
 
-    /// Sends the call without a wait, if nothing holds it back. False: it has to queue.
+    /// Admits the call at once if nothing holds it back. Returns false if it has to queue.
     pub(super) fn try_admit(&mut self) -> Result<bool, LocalRejection> {
         if self.nested {
             return Ok(true);
@@ -138,7 +138,7 @@ impl<C> Call<C> {
         Ok(true)
     }
 
-    /// The call in its key's queue: a new one, or one that goes again and has slept for so long.
+    /// Queues the call. `sleep` is the time that a retried call sleeps in the queue.
     pub(super) fn queue(&self, sleep: Option<Duration>) -> Waiter<Controller> {
         Waiter::new(Arc::clone(&self.controller), self.position, self.call_info, self.limits(sleep))
     }
@@ -153,21 +153,21 @@ impl<C> Call<C> {
         }
     }
 
-    /// The controller has let the call go.
+    /// Records an admission.
     pub(super) fn admitted(&mut self, ticket: Ticket) {
         let permit = Permit::new(Arc::clone(&self.controller) as _, ticket.seq, self.shared.config.lend_unread_after);
         self.attempt = Some(Attempt { ticket, permit });
         self.started = false;
     }
 
-    /// Whether a cooldown has begun since the controller let the call go.
+    /// Returns whether a cooldown has begun since the admission.
     pub(super) fn is_stopped(&self) -> bool {
         let now = Instant::now();
         let stopped = |seq| self.controller.read(|controller| controller.clearance(now, seq)) != Clearance::Clear;
         self.attempt.as_ref().is_some_and(|attempt| stopped(attempt.ticket.seq))
     }
 
-    /// Gives its admission back.
+    /// Returns the admission unused.
     pub(super) fn withdraw(&mut self) {
         if let Some(Attempt { ticket, permit }) = self.attempt.take() {
             self.controller.update(|controller, now| controller.on_withdrawn(now, &ticket));
@@ -175,8 +175,7 @@ impl<C> Call<C> {
         }
     }
 
-    /// A copy of the request, if it may have to be sent again. It is made before [`mark`](Self::mark): it needs no permit of
-    /// ours.
+    /// Copies the request if it may be sent again. The copy is made before [`mark`](Self::mark), without the attempt's extensions.
     pub(super) fn copy<B>(&mut self, parts: &Parts, body: &B) -> Option<Request<B>>
     where
         C: CloneBody<B>,
@@ -186,7 +185,7 @@ impl<C> Call<C> {
         Some(Request::from_parts(parts.clone(), body?))
     }
 
-    /// Marks a request that is sent now.
+    /// Marks the request of an attempt.
     pub(super) fn mark(&mut self, parts: &mut Parts) {
         if self.attempts > 0 {
             parts.extensions.insert(ResendCount(self.attempts));
@@ -212,7 +211,7 @@ impl<C> Call<C> {
         self.retry_allowed && (self.throttled < allowed.max_retries || others)
     }
 
-    /// The transport failed: whether the call goes again.
+    /// Decides whether a call is sent again after a transport error.
     pub(super) fn failed(&mut self) -> Option<RetryPlan> {
         self.attempt = None;
         if !self.shared.config.allowed.retry_on.others {
@@ -221,12 +220,12 @@ impl<C> Call<C> {
         self.again(Class::Other, Instant::now(), Delay::Backoff { hint: None }).ok()
     }
 
-    /// Whether, and when, the call goes again.
+    /// Decides whether and when the call is sent again.
     pub(super) fn again(&mut self, class: Class, now: Instant, delay: Delay) -> Result<RetryPlan, StopReason> {
         let (sleep, bypass_queue) = match delay {
             Delay::Controller { not_before, bypass_queue } => (not_before.saturating_duration_since(now), bypass_queue),
             Delay::Backoff { hint } => {
-                // A generator for each draw: one that is cloned along with its call gives all the same jitter.
+                // Each draw has its own generator, because a cloned one would give all calls the same jitter.
                 let mut rng = self.shared.quotas.rng();
                 let drawn = self.shared.config.controller.backoff.draw(self.others + 1, &mut rng);
                 let sleep = hint.map_or(drawn, |hint| hint.max(drawn).saturating_add(backoff::spread(hint, &mut rng)));
@@ -253,13 +252,13 @@ impl<C> Call<C> {
         Ok(RetryPlan { at: crate::time::add(now, sleep), bypass_queue })
     }
 
-    /// The answer of a call that was not let in.
+    /// Makes the answer of a call that is rejected locally.
     pub(super) fn throttle<RB: Body<Data = Bytes>>(
         &mut self,
         mut rejection: LocalRejection,
     ) -> Response<ResponseBody<RB>> {
         if rejection.reason == RejectReason::QuotaExhausted {
-            // A key that is first met while its account is closed has not told of it yet.
+            // A new key of a closed account delivers its event here.
             rejection = rejection.said_by(self.update_quota(|controller, _| controller.closed_by()));
             self.verdict = rejection.verdict().cloned().map(Box::new).or(self.verdict.take());
         }
@@ -285,7 +284,7 @@ impl<C> Call<C> {
 }
 
 impl<C> Drop for Call<C> {
-    /// A call that is dropped before it was sent gives back all that it took.
+    /// A call that is dropped before it was sent returns its admission.
     fn drop(&mut self) {
         let queued_below =
             |attempt: &Attempt| self.controller.read(|controller| controller.is_queued_below(attempt.ticket.seq));

@@ -1,4 +1,4 @@
-//! How a request body is copied, so that it can be sent again: the one thing that differs from client to client.
+//! Copies of request bodies, so that a request can be sent again.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -8,12 +8,12 @@ use http_body::Body;
 
 /// Copies a request body for a further attempt.
 ///
-/// The copy must be independent of the original: both are sent. `None` means that this body cannot be copied: the call
-/// is sent once, whole, and its 429 handed back.
+/// The copy must be independent of the original, because both are sent. If it is `None`, the call is sent once, and its 429 is
+/// returned.
 ///
 /// Most clients need only [`ByClone`] (the default) or
-/// [`RetryOn429Layer::clone_body`](crate::RetryOn429Layer::clone_body); implement this for a client whose bodies can be
-/// looked into without being copied.
+/// [`RetryOn429Layer::clone_body`](crate::RetryOn429Layer::clone_body); implement this trait for a client whose bodies can be
+/// read without being copied.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot copy a `{B}` for a retry",
     label = "this layer does not know how to copy the request body",
@@ -21,13 +21,13 @@ use http_body::Body;
     note = "if it cannot be copied: `.no_replay()`, or a `BufferBodyLayer` above this layer"
 )]
 pub trait CloneBody<B> {
-    /// A copy, or nothing if this body cannot be copied.
+    /// Returns a copy, or `None` if this body cannot be copied.
     fn clone_body(&self, body: &B) -> Option<B>;
 
-    /// The body's bytes, as far as they are at hand; used to find the model and the cost of a call.
+    /// Returns the bytes of the body that are available without waiting. They give the model and the cost of a call.
     ///
-    /// By default a copy is made and polled while it is ready, when its exact size is at most `most` bytes. The bytes are
-    /// not copied where the body has them in one piece.
+    /// The default makes a copy and polls it while it is ready, if its exact size is at most `most` bytes. A body in one piece is
+    /// not copied.
     fn peek(&self, body: &B, most: u64) -> Option<Bytes>
     where
         B: Body,
@@ -37,7 +37,7 @@ pub trait CloneBody<B> {
             return None;
         }
         let mut copy = pin!(self.clone_body(body)?);
-        // A body that is not ready, ends early or sends an empty frame is read no further.
+        // Reading stops if the body is not ready, ends early or sends an empty frame.
         let mut next = || match copy.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().ok().filter(Buf::has_remaining),
             _ => None,
@@ -92,7 +92,7 @@ impl<B> std::fmt::Debug for CloneWith<B> {
     }
 }
 
-/// Copies nothing: each call is sent once.
+/// Copies nothing, so each call is sent once.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoClone;
 

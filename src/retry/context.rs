@@ -1,4 +1,4 @@
-//! Who shares a limit with a call, what it costs, and the controller that decides.
+//! Finds the key, the cost and the controller of a call.
 
 use http::HeaderValue;
 use http::request::Parts;
@@ -15,7 +15,7 @@ use crate::retry::clone_body::CloneBody;
 use crate::wait_queue::QueuePosition;
 
 impl Shared {
-    /// What is known of a call before its first attempt.
+    /// Collects what a call needs before its first attempt.
     pub(super) fn context<C: CloneBody<B>, B: Body>(&self, clone_body: &C, parts: &mut Parts, body: &B) -> CallContext {
         if let Some(Admitted { position, key, controller, .. }) = parts.extensions.get().cloned() {
             let call_info = CallInfo::new(position.number, Cost::tokens(0.0));
@@ -40,7 +40,7 @@ impl Shared {
         CallContext { controller, key, account, position, call_info, deadline, retry_allowed, nested: false }
     }
 
-    /// Marks a call before its first attempt.
+    /// Sets the idempotency key of a call.
     fn mark(&self, parts: &mut Parts) {
         if let Some(name) = &self.config.idempotency_key
             && !parts.headers.contains_key(name)
@@ -52,12 +52,12 @@ impl Shared {
         }
     }
 
-    /// Who shares a limit with this call, what it costs, and the controller that decides.
+    /// Finds the key, the cost and the controller of a call.
     fn identify<C: CloneBody<B>, B: Body>(&self, clone_body: &C, parts: &Parts, body: &B) -> (QuotaKey, Cost, Found) {
         let (config, Parts { uri, headers, extensions, .. }) = (&self.config, parts);
         let given = extensions.get().copied();
         let given = given.or_else(|| config.key.as_ref().and_then(|of| of(parts)));
-        // Always read, whatever is given: a key may have a limit on tokens before any answer has said so.
+        // The body is always read, because a key may have a token limit before any answer has shown it.
         let at_hand = clone_body.peek(body, BODY_MAX);
         let is_empty = body.size_hint().exact() == Some(0);
         let body = at_hand.unwrap_or_default();

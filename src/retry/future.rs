@@ -1,11 +1,11 @@
-//! What a call goes through: its key's queue, the inner service's readiness, the call, the body of a 429, and again.
+//! The steps of a call: its key's queue, the readiness of the inner service, the attempt, the body of a 429, and a retry.
 //!
 //! ```text
-//!             ┌──────────────── a 429 that waiting cures ◀───────────────┐
+//!             ┌──────────────── a 429 that is retried ───◀───────────────┐
 //!             ▼                                                              │
 //! Wait(Sleep) ▶ Wait(Queue) ▶ Wait(Ready) ─▶ Calling ─▶ Reading (a 429's body) ─▶ the answer
 //!                                             ▲  └────────────────────────────▶ the answer
-//!                  admitted at the door ──────┘
+//!                  admitted at once ──────────┘
 //! ```
 
 use std::future::Future;
@@ -31,8 +31,8 @@ use crate::response::stream_errors::first_event;
 use crate::retry::clone_body::CloneBody;
 use crate::wait_queue::Waiter;
 
-/// A retry with a shorter delay yields to the runtime once. A service that rejects at once would otherwise keep its task
-/// busy until the retries are spent. A timer counts in milliseconds: 1 ms.
+/// A retry with a shorter delay than this, 1 ms, yields to the runtime once. Otherwise a service that throttles at once would
+/// block its task until the retries are spent.
 const TICK: Duration = Duration::from_millis(1);
 const POLLED_AGAIN: &str = "`ResponseFuture` polled after completion";
 
@@ -49,7 +49,7 @@ pin_project! {
         #[pin]
         pub(super) state: State<S::Future, B, RB>,
         pub(super) call: Call<C>,
-        // A copy of the request, made before an attempt that may be followed by another.
+        // A copy of the request for a further attempt.
         pub(super) spare: Option<Request<B>>,
     }
 }
@@ -58,7 +58,7 @@ pin_project! {
     #[project = StateProj]
     pub(super) enum State<F, B, RB: Body> {
         Calling { #[pin] future: F },
-        // What only a call that waits or was throttled needs is boxed.
+        // The state of a waiting or throttled call is boxed, because most calls never need it.
         Waiting { wait: Option<Box<Wait<B>>> },
         Reading { read: Option<Box<Reading<RB>>> },
         Answered { rejection: LocalRejection },
@@ -68,7 +68,7 @@ pin_project! {
 
 pub(super) struct Wait<B> {
     stage: Stage,
-    /// Other tasks run before this wait begins.
+    /// The wait yields to the runtime first.
     yields: bool,
     since: Instant,
     request: Request<B>,
@@ -76,11 +76,11 @@ pub(super) struct Wait<B> {
 }
 
 enum Stage {
-    /// By itself, outside the queue.
+    /// A sleep outside the queue.
     Sleep(Pin<Box<Sleep>>),
-    /// For its turn at the controller.
+    /// The key's queue.
     Queue(Waiter<Controller>),
-    /// For the inner service, admitted.
+    /// The readiness of the inner service, after admission.
     Ready(Readiness),
 }
 
@@ -121,7 +121,7 @@ where
                 StateProj::Calling { future } => {
                     this.call.started = true;
                     let result = ready!(future.poll(cx));
-                    this.state.set(State::Done); // the inner future goes first, its permit after
+                    this.state.set(State::Done); // drops the inner future before its permit
                     match result {
                         Ok(response) => this.call.answered(response),
                         Err(error) => match this.call.failed() {
@@ -203,7 +203,7 @@ impl<RB: Body<Data = Bytes>> Reading<RB> {
 }
 
 impl<B> Wait<B> {
-    /// A throttled call waits: by itself, or at its old place in the queue, where the key's cooldown is its wait.
+    /// Starts the wait of a call that is sent again: a sleep outside the queue, or its old position in the queue.
     fn again<C>(call: &Call<C>, request: Request<B>, again: &RetryPlan) -> Self {
         let since = Instant::now();
         let sleep = again.at.saturating_duration_since(since);
@@ -253,8 +253,8 @@ impl<B> Wait<B> {
                         Err(error) => return Poll::Ready(WaitEnd::Failed(error)),
                     };
                     if waited && call.is_stopped() {
-                        // A cooldown has begun meanwhile: as if the call had not been admitted. The ready instance is given
-                        // up, since it may hold somebody else's permit.
+                        // A cooldown has begun meanwhile, so the admission is returned. The ready instance is dropped, because
+                        // it may hold a permit of a layer below.
                         drop(take_ready(service));
                         call.withdraw();
                         self.stage = requeue(call);

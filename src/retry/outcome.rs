@@ -1,4 +1,4 @@
-//! What an answer means for its call: tell the controller, then hand it on, read it, or send the call again.
+//! Handles an answer: updates the controller, then returns the answer, reads its body, or sends the call again.
 
 use std::time::Duration;
 
@@ -21,17 +21,17 @@ use crate::response::stream_errors::{Observer, first_event};
 use crate::trace;
 use crate::vocabulary::ReleaseAt;
 
-/// What was made of a response's body before it is handed back.
+/// A response body, untouched or partly read.
 pub(super) enum Rest<RB: Body> {
     Whole(RB),
     Read(ReadAhead<RB>),
 }
 
-/// What an answer means.
+/// What happens after an answer.
 pub(super) enum Outcome<RB: Body> {
     Response(Response<ResponseBody<RB>>),
     RetryPlan(RetryPlan),
-    /// A 429 whose body says more, or a stream whose first event does.
+    /// The body has to be read first: that of an error, or the first event of a stream.
     Read(response::Parts, RB),
 }
 
@@ -52,10 +52,10 @@ impl<RB: Body<Data = Bytes>> Rest<RB> {
 }
 
 impl<C> Call<C> {
-    /// The head of a response is there.
+    /// Handles the head of a response.
     pub(super) fn answered<RB: Body<Data = Bytes>>(&mut self, response: Response<RB>) -> Outcome<RB> {
         if let Some(rejection) = response.extensions().get::<LocalRejection>() {
-            // Ours, from a limit below: it goes up at once and teaches nothing.
+            // A local rejection of a limit below is returned at once. Nothing is learned from it.
             let rejection = rejection.clone();
             self.attempt = None;
             self.verdict = rejection.verdict().cloned().map(Box::new).or(self.verdict.take());
@@ -72,12 +72,12 @@ impl<C> Call<C> {
         if is_success { self.succeeded(parts, Rest::Whole(body)) } else { self.judge(parts, Rest::Whole(body), &[]) }
     }
 
-    /// Whether the first event of a success is read before the success is handed on.
+    /// Returns whether the first event of a success is read before it is returned.
     fn peeks(&self, head: &response::Parts) -> bool {
         self.shared.config.peek_first_event && self.is_post && Observer::new(&head.headers).is_events()
     }
 
-    /// What was wanted of a response's body has been read.
+    /// Handles a response whose body has been read as far as needed.
     pub(super) fn read<RB: Body<Data = Bytes>>(&mut self, parts: response::Parts, ahead: ReadAhead<RB>) -> Outcome<RB> {
         let bytes = ahead.bytes(ERROR_BODY_MAX);
         if !parts.status.is_success() {
@@ -91,7 +91,7 @@ impl<C> Call<C> {
         self.succeeded(parts, Rest::Read(ahead))
     }
 
-    /// An answer is a success: tells the controller, and hands it on.
+    /// Handles a success: updates the controller and returns the answer.
     fn succeeded<RB: Body<Data = Bytes>>(&mut self, mut parts: response::Parts, rest: Rest<RB>) -> Outcome<RB> {
         if self.attempts > 1 {
             parts.extensions.insert(self.info(None, None));
@@ -100,7 +100,7 @@ impl<C> Call<C> {
         Outcome::Response(Response::from_parts(parts, rest.into_body(guard)))
     }
 
-    /// Tells the controller of a success. What is returned goes with its body, which may be `over` already.
+    /// Updates the controller after a success. Returns the guard for its body, which may be `over` already.
     fn let_in(&mut self, head: &response::Parts, over: bool) -> Option<BodyGuard> {
         if self.shared.config.allowed.retry_on.others {
             self.shared.budget.deposit();
@@ -117,7 +117,7 @@ impl<C> Call<C> {
         let (estimated, probe) = self.update_quota(|controller, now| {
             let probe = looks && controller.is_closed();
             if probe {
-                controller.on_accepted(now, &ticket, shown); // its body may say otherwise
+                controller.on_accepted(now, &ticket, shown); // the body may contain an error
             } else {
                 controller.on_success(now, &ticket, shown);
             }
@@ -129,7 +129,7 @@ impl<C> Call<C> {
         Some(BodyGuard::new(permit, observer.with_usage(estimated)))
     }
 
-    /// Judges an answer that is no success, tells the controller, and decides. `read` is what was read of its body.
+    /// Classifies an answer that is no success, updates the controller and decides. `read` is the part of the body that was read.
     pub(super) fn judge<RB: Body<Data = Bytes>>(
         &mut self,
         parts: response::Parts,
@@ -141,7 +141,7 @@ impl<C> Call<C> {
             let dialect = self.controller.read(Controller::dialect);
             let mut verdict = Verdict::in_dialect(dialect, parts.status, &parts.headers, read);
             if RejectReason::of_headers(&parts.headers) == Some(RejectReason::QuotaExhausted) {
-                // Another process of ours says so of one of its keys: which keys share an account there is not known here.
+                // Another process with this layer rejected the call. Which of its keys share an account is not known here.
                 (verdict.kind, verdict.account) = (Kind::QuotaExhausted, false);
             }
             verdict
@@ -179,7 +179,7 @@ impl<C> Call<C> {
             } else {
                 let unprocessed = verdict.kind == Kind::TooLarge || is_unprocessed(parts.status);
                 self.update_quota(|controller, now| controller.on_other_answer(now, &ticket, unprocessed, shown));
-                return Some(permit); // as any answer: until its body ends
+                return Some(permit); // held until the body ends
             }
             None
         });
@@ -190,7 +190,7 @@ impl<C> Call<C> {
             }
         }
         let retry_after = verdict.retry_after;
-        // An answer that is not ours to handle says nothing, unless one before it was throttled.
+        // An answer that is passed on carries no verdict, unless an earlier attempt was throttled.
         self.verdict = (class.is_some() || self.attempts > 1).then(|| Box::new(verdict));
         let stopped = match class {
             None => None,
@@ -208,7 +208,7 @@ impl<C> Call<C> {
                 };
                 match self.again(class, now, delay) {
                     Ok(again) => {
-                        // Nothing of an attempt is guard while waiting: body, then permit, go now.
+                        // A waiting call holds nothing of its last attempt: the body is dropped first, then the permit.
                         drop((parts, rest));
                         drop(permit);
                         return Outcome::RetryPlan(again);
@@ -243,7 +243,7 @@ impl<C> Call<C> {
     }
 }
 
-/// Whether a server that answers so has not begun to work on the request.
+/// Returns whether the status shows that the server did not process the request.
 fn is_unprocessed(status: StatusCode) -> bool {
     status.is_client_error() && !matches!(status.as_u16(), 408 | 409 | 429)
 }

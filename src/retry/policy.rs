@@ -64,25 +64,25 @@ impl Default for Allowed {
     }
 }
 
-/// What a call has had, and what stands against another attempt.
+/// What a call has used up, and what forbids another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spent {
     pub(crate) throttled: u32,
-    /// Throttled probes: they cost no retry, but not without end.
+    /// Throttled window probes. They cost no retry, up to `max_retries` of them.
     pub(crate) probes: u32,
     pub(crate) others: u32,
     pub(crate) slept: Duration,
-    /// What is left until the deadline.
+    /// The time until the deadline.
     pub(crate) left: Option<Duration>,
     pub(crate) retry_allowed: bool,
     pub(crate) replayable: bool,
 }
 
-/// Which retries a further attempt counts among.
+/// The kind of a further attempt, which decides what it counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Throttled,
-    /// A throttled probe of the key.
+    /// After a throttled window probe.
     Probe,
     Other,
 }

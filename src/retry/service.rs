@@ -1,4 +1,4 @@
-//! [`RetryOn429`]: finds a call's key and cost, asks its controller, and sends it or has it wait.
+//! [`RetryOn429`]: finds a call's key and cost, asks its controller, and sends the call or queues it.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -78,12 +78,12 @@ where
         let (mut parts, body) = request.into_parts();
         let context = self.shared.context(&self.clone_body, &mut parts, &body);
         let mut call = Call::new(self.shared.clone(), self.clone_body.clone(), context);
-        // The readied instance is the one called, unless the call has to wait: then it is given up. It is declared after
-        // the call, so that it goes first when something panics.
+        // The ready instance is called, or dropped if the call has to wait. It is declared after the call, so that it is dropped
+        // first if something panics.
         let mut ready = take_ready(&mut self.inner);
         match call.try_admit() {
             Ok(true) => {
-                // Requests and futures are large, and each move of one is a copy: this is the path of nearly all calls.
+                // Requests and futures are large, so they are moved as little as possible on the path of nearly all calls.
                 let spare = call.copy(&parts, &body);
                 call.mark(&mut parts);
                 let state = State::Calling { future: ready.call(Request::from_parts(parts, body)) };

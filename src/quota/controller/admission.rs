@@ -1,4 +1,4 @@
-//! What a call meets that wants to go, and what it takes when it goes.
+//! Admission: whether a call may be sent now, and what an admitted call takes.
 
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ impl AdmissionPolicy for Controller {
             return;
         }
         if !self.learned_rate.is_known() {
-            self.last = None; // nobody is before the call: what it is spread from is over
+            self.last = None; // no call is in flight, so there is no earlier call to keep a gap from
         }
         if now >= self.heard + IDLE {
             self.learned_rate.rested();
@@ -51,10 +51,11 @@ impl AdmissionPolicy for Controller {
         }
         let at = pace.at.max(until);
         if at > now + NOTHING || until > now {
-            return Decision::NotBefore(at); // before the window is asked: this also tells when a call that comes now can go at best
+            return Decision::NotBefore(at); // before the window is checked, so that it also answers when a new call may be sent at the earliest
         }
         if self.window.admits(ahead) {
-            // The same calls again show nothing new: another one shows whether the key is throttled or these calls alone.
+            // A further attempt of the same call shows nothing new. A first attempt shows whether the key is throttled, or only
+            // these calls.
             let prefer_first_attempt =
                 call_info.throttles.count >= TWICE && self.first_attempt <= call_info.throttles.last_sent;
             return Decision::Admit(Admission { gap: pace.gap, probe: None, prefer_first_attempt });
@@ -124,7 +125,7 @@ impl AdmissionPolicy for Controller {
         }
     }
 
-    /// The body's end or drop, or any end that is neither a success nor a 429: what was spent stays spent.
+    /// A call has ended: its body, or the call without a success or a 429. What it spent stays spent.
     fn release(&mut self, now: Instant, seq: u64) {
         self.gone(now, seq);
         self.window.left(seq);
@@ -146,8 +147,8 @@ impl AdmissionPolicy for Controller {
         self.window.lent.returned();
     }
 
-    /// Of use for buckets that no header ever showed, since a snapshot would have put them right, and for calls without an
-    /// estimate.
+    /// Corrects configured buckets that no header has shown yet, and the mean price of calls without an estimate. Other buckets
+    /// are corrected by snapshots.
     fn on_usage(&mut self, counted: f64, used: f64) {
         self.correction.call_took(used, 1.0);
         let more = used - counted;

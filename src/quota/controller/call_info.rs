@@ -1,23 +1,23 @@
-//! What a call asks its key for: its price, and what it has met before.
+//! A call in its key's queue: its price and its earlier 429s.
 
 use super::call_specific::ThrottleHistory;
 use super::cost_correction::Correction;
 use crate::classify::{Scope, Unit};
 use crate::request::{Cost, TOKENS_MAX};
 
-/// What a call spends of.
+/// The units that a call spends.
 pub(super) const UNITS: [Unit; 4] = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
 
-/// What a call takes of each unit, as far as is known when it is sent.
+/// What a call takes of each unit, by what is known when it is sent.
 pub(super) type Price = [f64; UNITS.len()];
 
-/// A call, as its key's queue knows it.
+/// A call in its key's queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallInfo {
-    /// Tells the calls of a key apart, through all their attempts.
+    /// Identifies the call through all its attempts.
     pub(crate) call: u64,
     pub(crate) cost: Cost,
-    /// What the server has told in a 429 that this call takes of a unit.
+    /// The price of this call in a unit, as a 429 stated it.
     told: Option<(Unit, f32)>,
     pub(crate) throttles: ThrottleHistory,
 }
@@ -27,19 +27,19 @@ impl CallInfo {
         Self { call, cost, told: None, throttles: ThrottleHistory::default() }
     }
 
-    /// The estimate of a unit that the correction is for; nothing if there is none, or if the server has told the price.
+    /// Returns the estimate that the correction applies to. `None` if there is none, or if the server has stated the price.
     pub(super) fn estimate(&self, unit: Unit) -> Option<f64> {
         let told = self.told.is_some_and(|(of, _)| of == unit);
         let estimated = is_estimated(unit) && !told && self.cost.is_known();
         Some(self.cost.of(unit)).filter(|cost| estimated && *cost > 0.0)
     }
 
-    /// The server has told what this call takes of a unit.
+    /// Sets the price that the server stated.
     pub(super) fn price_told(&mut self, unit: Unit, price: f64) {
         self.told = Some((unit, price.clamp(0.0, TOKENS_MAX) as f32)); // small: each waiter has one
     }
 
-    /// What the call takes, as far as estimates have proved right.
+    /// Returns what the call takes, with corrected estimates.
     pub(super) fn price(&self, correction: &Correction) -> Price {
         UNITS.map(|unit| match self.told {
             Some((told, price)) if told == unit => price.into(),
@@ -50,7 +50,7 @@ impl CallInfo {
     }
 }
 
-/// Whether calls are counted at an estimate that the correction is for.
+/// Returns whether a unit is estimated, so that the correction applies.
 pub(super) fn is_estimated(unit: Unit) -> bool {
     matches!(unit, Unit::Tokens | Unit::InputTokens)
 }

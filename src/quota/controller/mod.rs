@@ -1,10 +1,9 @@
-//! May this key send now? One state for each key, and what each event does to it: `state × event × now → decision`.
+//! The controller of a key: its state, and what each event changes. `docs/pacing.md` explains the scheme.
 //!
-//! The controller composes the parts beside it. Only it knows more than one of them. This file holds its state. What a call
-//! meets is in `admission`, when it may go in `pacing`, and what an answer changes in `on_answer`, `on_headers`,
-//! `on_throttled` and `on_stream_error`. The controller is the
-//! [`AdmissionPolicy`](crate::wait_queue::AdmissionPolicy) of a wait queue, so that admission, order and the one timer are
-//! decided under one lock.
+//! The controller composes its parts, and only it knows more than one of them. This file holds the state. `admission` decides
+//! whether a call may be sent, `pacing` when, and `on_answer`, `on_headers`, `on_throttled` and `on_stream_error` apply answers.
+//! The controller is the [`AdmissionPolicy`](crate::wait_queue::AdmissionPolicy) of a wait queue, so one lock covers admission,
+//! order and timers.
 
 mod admission;
 mod attribution;
@@ -49,38 +48,38 @@ use on_headers::window_of;
 use probe::Probes;
 use window::{Flight, Window};
 
-/// A timer that fires late costs no pace, as long as it is less late than this: 5 ms.
+/// A timer that fires up to this much late does not slow the pace: 5 ms.
 const LATE: Duration = Duration::from_millis(5);
-/// A key that nothing was asked of for so long begins anew, but for what concurrency taught: a minute.
+/// A key that is idle for this long starts again, but keeps its learned window: 60 s.
 const IDLE: Duration = Duration::from_secs(60);
-/// A key whose quota is used up is probed after this, then after twice as long each time: 30 s.
+/// The time until the first probe of a key whose quota is exhausted: 30 s. It doubles with each failed probe.
 const QUOTA_PROBE: Duration = Duration::from_secs(30);
-/// A call that was throttled so often lets one that was not go first, before each further attempt.
+/// A call that was throttled this often lets a first attempt go before each further attempt of its own.
 const TWICE: u32 = 2;
-/// What a wait must exceed to be one: less is the rounding of sums.
+/// A shorter wait is a rounding error of sums: 1 µs.
 const NOTHING: Duration = Duration::from_micros(1);
 
-/// An admission: what the controller must be told again when the call is answered.
+/// An admission. The controller gets it back with the answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ticket {
     pub(crate) seq: u64,
     flight: Flight,
     sent: Instant,
     call_info: CallInfo,
-    /// What it took when it was sent.
+    /// The price at admission.
     price: Price,
-    /// What had been spent of each unit, this call included.
+    /// The total spent of each unit, this call included.
     spent: Price,
-    /// How far the call after it was held back.
+    /// The gap that the next call keeps.
     gap: Duration,
-    /// Which buckets had had time to fill, a bit each.
+    /// The buckets that had had time to fill, one bit for each.
     full: u8,
     known: bool,
     /// The call was sent above the window to test it.
     window_probe: bool,
 }
 
-/// Rare, and a key is kept for long.
+/// Boxed, because events are rare and a key is kept for long.
 pub(crate) type PendingEvents = Option<Box<Vec<QuotaEvent>>>;
 
 struct Bucket {
@@ -88,28 +87,28 @@ struct Bucket {
     estimate: BucketEstimate,
 }
 
-/// All that is believed of one key.
+/// All beliefs about one key.
 pub(crate) struct Controller {
     config: Arc<ControllerConfig>,
     base: Instant,
     buckets: Vec<Bucket>,
-    /// Headers have named a bucket.
+    /// Headers have shown a bucket.
     known: bool,
     seq: u64,
-    /// The call whose 429 has taught the learned_rate.
+    /// The call whose 429 set the learned rate.
     taught_by: Option<u64>,
-    /// The latest first attempt.
+    /// The latest admission of a first attempt.
     first_attempt: u64,
     last: Option<Instant>,
-    /// When an answer or an end was last heard of.
+    /// The time of the last answer or end of a call.
     heard: Instant,
     spent: Price,
     correction: Correction,
     dialect: &'static Dialect,
-    /// What nobody has been told yet.
+    /// Events that are not delivered yet.
     events: PendingEvents,
     failing: Option<Box<Failing>>, // rare
-    /// What is believed of the moment when calls may go has changed since somebody asked.
+    /// The estimate of waits has changed since it was last read.
     estimate_changed: bool,
     window: Window,
     learned_rate: LearnedRate,
@@ -117,15 +116,15 @@ pub(crate) struct Controller {
     call_specific: CallSpecific,
     cooldown: Cooldown,
     probes: Probes,
-    /// What the server said when the quota was used up.
+    /// The server's error for the exhausted quota.
     closed_by: Option<Arc<ErrorReply>>,
 }
 
-/// Throttled, and nothing let in since.
+/// The 429s since the last success.
 #[derive(Debug)]
 struct Failing {
     since: Instant,
-    /// Different calls that were throttled, up to as many as it takes to close the key.
+    /// The different calls that were throttled, up to the number that closes the key.
     calls: Vec<u64>,
 }
 
@@ -164,7 +163,7 @@ impl Controller {
         }
     }
 
-    /// What has happened since this was last asked.
+    /// Takes the events that are not delivered yet.
     pub(crate) fn drain_events(&mut self) -> PendingEvents {
         if let Some(permits) = self.window.lent.report() {
             self.push_event(QuotaEvent::PermitsLent { permits });
@@ -172,12 +171,12 @@ impl Controller {
         self.events.take()
     }
 
-    /// How the server behind this key speaks.
+    /// Returns the dialect of the key's provider.
     pub(crate) fn dialect(&self) -> &'static Dialect {
         self.dialect
     }
 
-    /// A call that was admitted has not been sent yet: its silence says nothing of the server.
+    /// An admitted call waits in a limit below, so its silence says nothing about the server.
     pub(crate) fn queued_below(&mut self, seq: u64) {
         self.window.waits_below(seq);
     }
@@ -187,12 +186,12 @@ impl Controller {
         self.window.sent_from_below(seq, now);
     }
 
-    /// Whether a call that was admitted is [queued below](Self::queued_below) yet.
+    /// Returns whether an admitted call is still [queued below](Self::queued_below).
     pub(crate) fn is_queued_below(&self, seq: u64) -> bool {
         self.window.is_below(seq)
     }
 
-    /// Whether a call that has been admitted may still go, or a cooldown has begun since.
+    /// Returns whether an admitted call may still be sent, or whether a cooldown has begun.
     pub(crate) fn clearance(&self, now: Instant, seq: u64) -> Clearance {
         self.cooldown.clearance(now, seq)
     }
@@ -205,17 +204,15 @@ impl Controller {
         self.window.size()
     }
 
-    /// Whether forgetting the key would cost 429s: nothing may be sent for now, or how many at once was learned.
+    /// Returns whether forgetting the key would cost 429s: it is cooling down or closed, or its window is learned.
     pub(crate) fn worth_keeping(&self, now: Instant) -> bool {
         self.cooldown.holds(now) || self.window.is_learned()
     }
 
-    /// When nothing is held back for the key's sake any more.
+    /// Returns the end of the cooldown.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.cooldown.until()
     }
-
-    // === inside ===
 
     fn secs(&self, at: Instant) -> f64 {
         in_secs(at.saturating_duration_since(self.base))
@@ -228,7 +225,7 @@ impl Controller {
         }
     }
 
-    /// A call has ended, whether its permit was lent or not.
+    /// Records the end of a call, whether its permit was lent or not.
     fn gone(&mut self, now: Instant, seq: u64) {
         self.expire_acks(now);
         self.heard = now;
@@ -246,7 +243,7 @@ impl Controller {
         self.events.get_or_insert_default().push(event);
     }
 
-    /// Closes the key, or keeps it closed. Tells for how long, unless it was a call of before that says what we know.
+    /// Closes the key, or keeps it closed. Returns for how long, unless the call was sent before the key closed.
     fn close(&mut self, now: Instant, first: Duration, why: ClosedReason, seq: u64) -> Option<Duration> {
         let was_open = !self.cooldown.is_closed();
         let retry_after = self.cooldown.close(now, first, why, seq, self.seq)?;
@@ -256,7 +253,7 @@ impl Controller {
         Some(retry_after)
     }
 
-    /// What a call takes, and never more than the largest bucket of its unit holds.
+    /// Returns what a call takes, at most what the largest bucket of its unit holds.
     fn price(&self, call_info: &CallInfo) -> Price {
         let price = call_info.price(&self.correction);
         UNITS.map(|unit| {

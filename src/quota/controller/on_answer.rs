@@ -1,4 +1,4 @@
-//! What a success teaches a key, what any other answer that is no 429, and what a call gives back.
+//! The effects of a success, of an answer that is neither a success nor a 429, and of a call that was not sent.
 
 use tokio::time::Instant;
 
@@ -9,13 +9,13 @@ use crate::quota::controller::on_headers::Figures;
 use crate::wait_queue::AdmissionPolicy;
 
 impl Controller {
-    /// A 2xx: what its headers show, and that it was let in. The permit stays taken until the body ends.
+    /// A success. The permit stays taken until the body ends.
     pub(crate) fn on_success(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.on_accepted(now, ticket, shown);
         self.on_stream_end(ticket.seq);
     }
 
-    /// A 2xx whose body may hold an error: it does not open a closed key before [`on_stream_end`](Self::on_stream_end).
+    /// A success whose body may contain an error. It opens a closed key only in [`on_stream_end`](Self::on_stream_end).
     pub(crate) fn on_accepted(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.expire_acks(now);
         self.heard = now;
@@ -32,14 +32,14 @@ impl Controller {
         self.window.success(ticket.flight);
     }
 
-    /// A 2xx whose body is already over.
+    /// A success whose body has already ended.
     pub(crate) fn on_finished(&mut self, now: Instant, ticket: &Ticket, shown: Option<&RateLimitSnapshot>) {
         self.on_success(now, ticket, shown);
         self.release(now, ticket.seq);
     }
 
-    /// An answer that neither succeeds nor throttles: its headers show as much as any other's. The permit stays taken until
-    /// the body ends. A call that was rejected unprocessed has taken no tokens.
+    /// An answer that is neither a success nor a 429. Its headers are read, too. The permit stays taken until the body ends. A call
+    /// that the server rejected unprocessed gets its tokens back.
     pub(crate) fn on_other_answer(
         &mut self,
         now: Instant,
@@ -50,7 +50,7 @@ impl Controller {
         self.expire_acks(now);
         self.heard = now;
         self.on_progress();
-        self.cooldown.back(ticket.seq); // a probe is answered, whoever reads its body
+        self.cooldown.back(ticket.seq); // the probe is answered, even if nobody reads its body
         let mut ticket = *ticket;
         if unprocessed {
             for unit in [Unit::Tokens, Unit::InputTokens, Unit::OutputTokens] {
@@ -62,7 +62,7 @@ impl Controller {
         self.snapshots(self.secs(now), &ticket, Figures::of_headers(shown), false);
     }
 
-    /// A call that was admitted but not sent after all gives back what it took.
+    /// An admitted call was not sent. It gives back what it took.
     pub(crate) fn on_withdrawn(&mut self, now: Instant, ticket: &Ticket) {
         self.release(now, ticket.seq);
         self.learned_rate.throttled(self.secs(now), self.secs(ticket.sent));
@@ -72,7 +72,7 @@ impl Controller {
         }
     }
 
-    /// Whether [`on_usage`](AdmissionPolicy::on_usage) wants to be told what a call has used, and what it was counted for.
+    /// Returns the price a call was counted at, if [`on_usage`](AdmissionPolicy::on_usage) needs what it has really used.
     pub(crate) fn wants_usage(&self, ticket: &Ticket) -> Option<f64> {
         let seeded =
             || self.buckets.iter().any(|bucket| bucket.dimension.unit() == Unit::Tokens && bucket.estimate.is_seed());

@@ -1,4 +1,4 @@
-//! What an answer's figures say of a key's buckets, and what a call takes of them.
+//! The effects of the rate-limit figures of an answer on the buckets.
 
 use super::{Bucket, Controller, Ticket};
 use crate::classify::{BucketSnapshot, Dimension, MAX_DIMENSIONS, RateLimitSnapshot, Scope, Unit, Verdict};
@@ -8,11 +8,11 @@ use crate::quota::controller::call_info::is_estimated;
 use crate::quota::controller::cost_correction::Correction;
 use crate::time::in_secs;
 
-/// What an answer shows of the buckets.
+/// The figures of an answer.
 #[derive(Clone, Copy)]
 pub(super) struct Figures<'a> {
     headers: Option<&'a RateLimitSnapshot>,
-    /// The text of a 429 shows a bucket that no header shows.
+    /// The bucket that the text of a 429 shows, if no header shows it.
     text: Option<BucketSnapshot>,
 }
 
@@ -25,7 +25,7 @@ impl<'a> Figures<'a> {
         Self { headers, text: in_text(verdict, headers) }
     }
 
-    /// What the answer shows of one bucket.
+    /// Returns the figures of one bucket.
     pub(super) fn of(&self, dimension: Dimension) -> Option<&BucketSnapshot> {
         self.headers().iter().chain(&self.text).find(|bucket| bucket.dimension == dimension)
     }
@@ -36,8 +36,8 @@ impl<'a> Figures<'a> {
 }
 
 impl Controller {
-    /// What an answer, arrived at `t`, shows of the buckets. What calls that were let in have really taken also corrects the
-    /// estimates of the next, unless one of them was throttled: that one took nothing.
+    /// Applies the figures of an answer that arrived at `t`. What accepted calls have really taken also corrects later estimates,
+    /// unless one of them was throttled, because a throttled call takes nothing.
     pub(super) fn snapshots(&mut self, t: f64, ticket: &Ticket, figures: Figures<'_>, let_in: bool) {
         let at = self.secs(ticket.sent);
         let headers = figures.headers().iter().map(|bucket| (bucket, false));
@@ -70,7 +70,7 @@ impl Controller {
                 }
                 self.estimate_changed = true;
                 let estimate = BucketEstimate::first(t, sent, now_spent, window, shown);
-                self.buckets.reserve_exact(1); // a key is kept for long, and has few
+                self.buckets.reserve_exact(1); // a key is kept for long and has few buckets
                 self.buckets.push(Bucket { dimension, estimate });
             }
             self.known |= !said;
@@ -87,15 +87,15 @@ impl Controller {
     }
 }
 
-/// A bucket's figures, if they can be true.
+/// Returns a bucket's figures if they are plausible.
 fn said_of(bucket: &BucketSnapshot, known: Option<&BucketEstimate>) -> Option<Shown> {
-    // Azure often tells only what remains.
+    // Azure often sends only the remaining amount.
     let limit = bucket.limit.or_else(|| known.map(BucketEstimate::cap))?;
     let (remaining, reset) = (bucket.remaining?, bucket.reset.map(in_secs));
     (limit > 0.0 && (0.0..=limit).contains(&remaining)).then_some(Shown { limit, remaining, reset })
 }
 
-/// What calls have taken, beside what this one was counted for in place of its estimate.
+/// Corrects the estimates by what the calls between two snapshots have taken.
 fn estimates_took(correction: &mut Correction, ticket: &Ticket, unit: Unit, taken: Taken) {
     if let Some(estimate) = ticket.call_info.estimate(unit)
         && taken.counted > 0.0
@@ -105,8 +105,8 @@ fn estimates_took(correction: &mut Correction, ticket: &Ticket, unit: Unit, take
     }
 }
 
-/// The 429's text as a snapshot, where no header shows that bucket: `Limit 30000, Used 22343, Requested 10955`. The
-/// refill is not read from its hint: that is often rounded up to whole seconds.
+/// Returns the figures in the text of a 429, if no header shows that bucket: `Limit 30000, Used 22343, Requested 10955`. The
+/// refill is not derived from the stated delay, which is often rounded up to whole seconds.
 fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<BucketSnapshot> {
     let (limit, used) = (verdict.limit?, verdict.used?);
     let dimension = match verdict.scope? {
@@ -124,7 +124,7 @@ fn in_text(verdict: &Verdict, shown: Option<&RateLimitSnapshot>) -> Option<Bucke
     Some(BucketSnapshot { dimension, limit: Some(limit), remaining: Some((limit - used).max(0.0)), reset: None })
 }
 
-/// Seconds in which an empty bucket fills, when nothing else is known.
+/// Returns the seconds in which an empty bucket fills, if nothing else is known.
 pub(super) fn window_of(dimension: Dimension) -> f64 {
     match dimension {
         Dimension::RequestsPerDay | Dimension::TokensPerDay => 86_400.0,

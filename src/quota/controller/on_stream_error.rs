@@ -1,4 +1,4 @@
-//! What closes a key within a success, what it is told while it is closed, and what opens it.
+//! The effects of an error inside a 200, and the state of a closed key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::quota::state::{ClosedReason, KeyState};
 use crate::response::error_reply::ErrorReply;
 
 impl Controller {
-    /// An error within a success: the key cools down, once an episode. What it says of rates is not learned from: the call
-    /// had been let in. Tells for how long all other keys of the account are to be closed, too.
+    /// An error inside a 200. The key cools down, once an episode. No rate is learned, because the server had accepted the call.
+    /// Returns for how long the other keys of the account are closed, if the whole account is exhausted.
     pub(crate) fn on_stream_error(&mut self, now: Instant, seq: u64, verdict: &Verdict) -> Option<Duration> {
         self.expire_acks(now);
         if verdict.kind == Kind::QuotaExhausted {
@@ -29,7 +29,7 @@ impl Controller {
         None
     }
 
-    /// The body of a 2xx holds no error: if the call was a probe, the key is open.
+    /// The body of a success contains no error. If the call was a probe, the key opens.
     pub(crate) fn on_stream_end(&mut self, seq: u64) {
         if self.cooldown.success(seq) {
             self.closed_by = None;
@@ -37,28 +37,28 @@ impl Controller {
         }
     }
 
-    /// The state that users see.
+    /// Returns the state that users see.
     pub(crate) fn state(&self, now: Instant) -> KeyState {
         self.cooldown.state(now)
     }
 
-    /// Opens the key and ends its cooldown, because its state is forgotten: calls that wait for it may go.
+    /// Opens the key and ends its cooldown, so that waiting calls are sent.
     pub(crate) fn forget(&mut self) {
         self.cooldown.forget();
         self.closed_by = None;
     }
 
-    /// Whether the key is closed.
+    /// Returns whether the key is closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.cooldown.is_closed()
     }
 
-    /// What the server said when the quota was used up, while the key is closed.
+    /// Returns the server's error for the exhausted quota, while the key is closed.
     pub(crate) fn closed_by(&self) -> Option<Arc<ErrorReply>> {
         self.closed_by.clone().filter(|_| self.is_closed())
     }
 
-    /// Keeps what the server said when the quota was used up.
+    /// Keeps the server's error for the exhausted quota.
     pub(crate) fn remember(&mut self, reply: &Arc<ErrorReply>) {
         self.closed_by = Some(Arc::clone(reply));
     }

@@ -1,4 +1,4 @@
-//! What a 429 teaches a key, and what becomes of the call.
+//! The effects of a 429 on a key, and what the throttled call does next.
 
 use std::time::Duration;
 
@@ -14,42 +14,42 @@ use crate::quota::state::ClosedReason;
 use crate::time::add;
 use crate::wait_queue::AdmissionPolicy;
 
-/// A key without a success for [`max_wait`](ControllerConfig::max_wait) closes after so many episodes in a row ...
+/// A key without a success for [`max_wait`](ControllerConfig::max_wait) closes after this many episodes in a row ...
 const CLOSE_AFTER: u32 = 5;
-/// ... of so many different calls at least.
+/// ... with 429s of at least this many different calls.
 const CLOSE_AFTER_CALLS: usize = 3;
-/// A bucket that throttles, and says that it fills in a quarter of its window or less, is not believed.
+/// A bucket that throttles although it claims to fill in this part of its window, a quarter, is not believed.
 const TOO_FAST: f64 = 4.0;
-/// A key that is closed because nothing succeeds is probed this often: 30 s.
+/// The time between probes of a key that is closed because nothing succeeds: 30 s.
 const FAILING_PROBE: Duration = Duration::from_secs(30);
 
-/// What explains a 429, a bit for each bucket.
+/// The buckets that explain a 429, one bit for each.
 struct Explained {
-    /// The bucket held less than the call was counted for.
+    /// The bucket held less than the price the call was counted at.
     by_bucket: u8,
-    /// The bucket held enough for what the call was counted for, but the server counts it for more.
+    /// The bucket held enough for that price, but the server counts the call at a higher one.
     by_price: u8,
 }
 
-/// What a 429 means for the call that was throttled.
+/// What a throttled call does next.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ThrottleOutcome {
-    /// The key is closed: nobody waits for it.
+    /// The key is closed, so the call is not retried.
     pub(crate) closed: bool,
-    /// How long this call may not be sent again, whatever the key allows.
+    /// The call is not sent again before this moment, even if the key is open.
     pub(crate) not_before: Instant,
-    /// It is this call alone that waits: it sleeps outside the queue.
+    /// Only this call waits, so it sleeps outside the queue.
     pub(crate) bypass_queue: bool,
-    /// Other calls succeed: this one goes to the end of its class.
+    /// The 429 concerns this call alone, so the call goes to the end of its class.
     pub(crate) own_affair: bool,
-    /// It was a probe above the window: it costs the call no retry.
+    /// The call was a window probe, so the 429 costs it no retry.
     pub(crate) was_probe: bool,
-    /// What it asks for when it is sent again.
+    /// The call's cost and history for its next attempt.
     pub(crate) call_info: CallInfo,
 }
 
 impl Controller {
-    /// A 429 that throttles: what it teaches, and what becomes of the call.
+    /// A throttling answer.
     pub(crate) fn on_throttled(
         &mut self,
         now: Instant,
@@ -71,7 +71,7 @@ impl Controller {
         self.snapshots(t, ticket, figures, false);
         let call_info = self.told_price(ticket, verdict);
 
-        // The reset of a bucket is an upper bound: of use only where nothing else tells, and no reason to close the key.
+        // The reset of a bucket is an upper bound. It is used only without pacing, and never closes the key.
         let reset =
             || verdict.retry_after.filter(|reset| !self.config.pacing.enabled && *reset <= self.config.max_wait);
         let hint = verdict.stated().or_else(reset);
@@ -98,10 +98,10 @@ impl Controller {
                 if attributed.new && ticket.known {
                     self.contradicted(t, explains, ticket.full);
                 } else if attributed.new && self.is_too_fast(explains) {
-                    self.learn(t); // what the calls before the first header came to is all that is known
+                    self.learn(t); // only the rate of the calls before the first header is known
                 }
             }
-            // A failure behind the server says nothing of rates, only that it is too early.
+            // An upstream failure says nothing about rates. It only starts a cooldown.
             Cause::Rate if verdict.upstream_failure => {}
             Cause::Rate if attributed.new && by_price == 0 => {
                 self.learn(t);
@@ -123,8 +123,7 @@ impl Controller {
         }
     }
 
-    /// What the call is going to call_info for: the server's own price where the 429 tells it, or at least more than the
-    /// bucket had left.
+    /// Returns the call with the price that the 429 states, or with a price above what the bucket had left.
     fn told_price(&mut self, ticket: &Ticket, verdict: &Verdict) -> CallInfo {
         let mut call_info = ticket.call_info;
         call_info.throttles.add(self.seq);
@@ -153,9 +152,9 @@ impl Controller {
         own && !self.cooldown.is_closed() && hint.is_none_or(|hint| hint <= self.config.max_wait)
     }
 
-    /// The 429 holds back this call alone, and teaches nothing.
+    /// The 429 concerns this call alone: only the call is held back, and nothing is learned.
     fn own_affair(&mut self, now: Instant, hint: Option<Duration>, call_info: CallInfo) -> ThrottleOutcome {
-        // What this call's own 429s have taught, or those of another such call that may be gone.
+        // The rate was learned from 429s of this call, or of another call of this kind.
         if self.taught_by.take_if(|call| *call == call_info.call || self.call_specific.are_most()).is_some() {
             self.learned_rate.forget();
             self.attribution.rested();
@@ -171,7 +170,7 @@ impl Controller {
         }
     }
 
-    /// Nothing was let in since the first of several 429s.
+    /// Records a 429 since the last success.
     fn failed(&mut self, now: Instant, call: u64) {
         let failing = self.failing.get_or_insert_with(|| Box::new(Failing { since: now, calls: Vec::new() }));
         if failing.calls.len() < CLOSE_AFTER_CALLS && !failing.calls.contains(&call) {
@@ -179,8 +178,8 @@ impl Controller {
         }
     }
 
-    /// The quota is used up: the key is closed until one of the callers' own calls succeeds again. Tells for how long all
-    /// other keys of the account are to be closed, too.
+    /// The quota is exhausted. The key is closed until a call succeeds. Returns for how long the other keys of the account are
+    /// closed, if the whole account is exhausted.
     pub(crate) fn on_quota_exhausted(&mut self, now: Instant, ticket: &Ticket, verdict: &Verdict) -> Option<Duration> {
         self.expire_acks(now);
         self.release(now, ticket.seq);
@@ -189,14 +188,14 @@ impl Controller {
         self.close(now, QUOTA_PROBE, why, ticket.seq).filter(|_| verdict.account)
     }
 
-    /// Another key of the account was told that the quota is used up. That key probes for all, if anybody calls it: the
-    /// others do when half as much time again has passed, or up to as much, so that not all of them do at once.
+    /// The quota of the account is exhausted, as another key was told. That key probes for all. The other keys probe after one and
+    /// a half to two times its wait, at random, so that they do not probe at once.
     pub(crate) fn closed_with_account(&mut self, now: Instant, wait: Duration) {
         let left = wait + self.cooldown.drawn(wait);
         self.inherit(now, (left, wait));
     }
 
-    /// The account is closed already: until a probe may go, and what probes wait.
+    /// The key is new and its account is closed: its probe is due after `left`, further ones after `wait`.
     pub(crate) fn inherit(&mut self, now: Instant, (left, wait): (Duration, Duration)) {
         self.expire_acks(now);
         if self.cooldown.close_with_account(now, left, wait, self.seq) {
@@ -204,14 +203,14 @@ impl Controller {
         }
     }
 
-    /// A call of another key of the account has succeeded.
+    /// A call of another key of the account succeeded.
     pub(crate) fn opened_with_account(&mut self) {
         if self.cooldown.open_with_account() {
             self.push_event(QuotaEvent::Opened);
         }
     }
 
-    /// Which buckets are, by the 429's own figures, too empty for this call.
+    /// Returns the buckets that are too empty for this call, by the figures of its 429.
     fn explains(&self, t: f64, ticket: &Ticket, verdict: &Verdict, figures: Figures<'_>) -> Explained {
         let asked = verdict.requested.filter(|_| verdict.scope.and_then(unit_of).is_some()).unwrap_or(0.0);
         let mut explained = Explained { by_bucket: 0, by_price: 0 };
@@ -219,7 +218,7 @@ impl Controller {
             let unit = bucket.dimension.unit();
             let price = ticket.price[unit as usize];
             let Some(left) = figures.of(bucket.dimension).and_then(|shown| shown.remaining) else { continue };
-            // A bucket that the call was not counted for says nothing of when such a call fits.
+            // A bucket that the call takes nothing from does not explain its 429.
             if price > 0.0 && !bucket.estimate.doubted(t) {
                 if left < price {
                     explained.by_bucket |= 1 << at;
@@ -231,7 +230,7 @@ impl Controller {
         explained
     }
 
-    /// Buckets that we took for full enough have throttled: others use them, or their figures are wrong.
+    /// Buckets have throttled although they were believed to hold enough: others use them, or their figures are wrong.
     pub(super) fn contradicted(&mut self, t: f64, explains: u8, full: u8) {
         for (at, bucket) in self.buckets.iter_mut().enumerate() {
             if explains & 1 << at != 0 {
@@ -246,22 +245,22 @@ impl Controller {
         }
     }
 
-    /// Whether one of these buckets says that it fills much faster than its name tells. Its limit may be that of a longer time
-    /// than the one it is enforced over.
+    /// Returns whether one of these buckets claims to fill much faster than its period. Its limit may count a longer time than it
+    /// is enforced over.
     fn is_too_fast(&self, buckets: u8) -> bool {
         let mut buckets = self.buckets.iter().enumerate().filter(|(at, _)| buckets & 1 << at != 0);
         buckets.any(|(_, bucket)| bucket.estimate.fills_in() < window_of(bucket.dimension) / TOO_FAST)
     }
 
     pub(super) fn learn(&mut self, t: f64) {
-        self.taught_by = None; // a call that only its own 429s concern takes back no other lesson
+        self.taught_by = None; // a rate that was learned from other evidence is not taken back by a call's own 429s
         self.estimate_changed = true;
         if !self.learned_rate.learn(t) {
             self.cooldown.set_one_at_a_time(true);
         }
     }
 
-    /// The wait of a call that was throttled for how many were out: its own, while the key stays open for others.
+    /// Returns the wait of a call that met a concurrency cap. The key stays open for other calls.
     fn waits_alone(&mut self, class: Class, hint: Option<Duration>) -> Option<Duration> {
         let hint = hint.filter(|hint| class == Class::Concurrency && *hint <= self.config.max_wait)?;
         Some(self.cooldown.own_wait(hint)).filter(|_| !self.cooldown.is_closed())
@@ -280,7 +279,7 @@ impl Controller {
             now.saturating_duration_since(failing.since) >= max_wait && failing.calls.len() >= CLOSE_AFTER_CALLS
         };
         let busy = self.window.in_flight() > 0 && self.config.pacing.enabled;
-        // A call whose body nobody reads may never end: there is no use in waiting for that.
+        // A call whose body nobody reads may never end, so its end is not waited for.
         let ends = busy && (hint.is_some() || self.window.lent.count() == 0);
         let before = self.cooldown.until();
         if hint.is_some_and(|hint| hint > max_wait) {
