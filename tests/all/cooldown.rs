@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tower_429::quota::KeyState;
 use tower_429::{NoRetry, PacingConfig, RejectReason, StopReason};
 use tower_429_testing::Provider;
 
@@ -108,7 +109,8 @@ async fn a_probe_does_not_go_before_a_hint_that_ends_later() {
         let client = client(&layer, &server);
         let first = send_all(&client, [with(NoRetry), with(NoRetry)]).await;
         assert_eq!(first[0].info.as_ref().unwrap().stopped, Some(StopReason::RetryDisabled));
-        let until = layer.quotas().snapshot(key()).unwrap().state.cooldown().unwrap();
+        let state = layer.quotas().snapshot(key()).unwrap().state;
+        let KeyState::Closed { next_probe_in: until, .. } = state else { panic!("{state:?}") };
         jittered += usize::from(until > secs(21));
         for _ in 0..300 {
             send(&client, request()).await;
