@@ -25,7 +25,8 @@ pub struct LimitHandle {
 impl LimitHandle {
     /// Sets the limit, of each key if it is per key.
     ///
-    /// Running calls go on if it becomes smaller. Waiting calls go at once if it becomes larger. 0 pauses all calls.
+    /// Running calls go on if it becomes smaller. If it becomes larger, as many waiting calls are sent at once as fit. With 0, no
+    /// further call is sent.
     pub fn resize(&self, n: usize) {
         self.shared.size.store(n, Ordering::SeqCst);
         // Read again under each queue's lock: of two that resize at once, the same one is the last for all.

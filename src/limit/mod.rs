@@ -30,12 +30,14 @@
 //! that makes a further call. Each unread body holds its permit, so the waiting calls would never be sent. A permit can
 //! therefore be *lent*:
 //!
-//! * A permit is lent if calls wait for it and its response body has not been polled once for
-//!   [`DEFAULT_LEND_UNREAD_AFTER`] (1 s) since the caller got the head. The body that has been unread for longest lends first.
-//!   No more permits are lent than the waiting calls need.
-//! * A lent permit no longer counts as in use. It is never taken back. The body stays readable, and its end releases nothing.
+//! * A permit is lent if calls wait for it and its response body has never been polled, for
+//!   [`DEFAULT_LEND_UNREAD_AFTER`] (1 s) since the caller got the head. The permit of the body that has been unread for longest
+//!   is lent first. No more permits are lent than the waiting calls need.
+//! * A lent permit no longer counts as in use, and it is never taken back. The body stays readable. Its end releases nothing
+//!   more, and the permit no longer counts as lent.
 //! * A body that has been polled once keeps its permit, however slow its reader is.
-//! * At most n calls await their head at any time. The server may see more than n unfinished responses.
+//! * At most n calls await their head at any time, apart from a [resize](LimitHandle::resize) to a smaller n. The server may see
+//!   more than n unfinished responses.
 //! * A call that awaits its head keeps its permit, even if nobody polls its future. Poll it or drop it.
 //!
 //! [`LimitHandle::lent`] counts the permits that are lent now. [`RetryOn429Layer`](crate::RetryOn429Layer) lends its permits
