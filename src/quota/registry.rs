@@ -114,7 +114,7 @@ impl Quotas {
     /// Forgets all beliefs about a key: its cooldown, its closure, and what was learned of its limits.
     ///
     /// The next call of the key is handled as the first call of a new key, and calls that wait for a cooldown go on. Calls in
-    /// flight are not interrupted. If the key's account is closed, the key closes again: use
+    /// flight are not interrupted. No event is reported. If the key's account is closed, the key closes again: use
     /// [`forget_account`](Self::forget_account), for example after topping up a balance.
     ///
     /// Returns whether the key was known.

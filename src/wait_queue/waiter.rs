@@ -52,7 +52,7 @@ pub(crate) struct Waiter<R: AdmissionPolicy> {
     state: State,
 }
 
-/// What a queue is told of a call at each poll.
+/// What a call passes to the queue at each poll.
 pub(super) struct WaitingCall<C> {
     pub(super) position: QueuePosition,
     pub(super) call: C,

@@ -189,7 +189,7 @@ async fn a_call_that_is_dropped_in_any_state_frees_its_permit_its_place_and_its_
             0,
         ),
         ("in the wait of another class", |_| Reply::status(500, "").header("retry-after", "100"), 0),
-        ("reading a throttle", |_| Reply::body(429, Steps::new([Step::Stall])), 0),
+        ("reading a 429", |_| Reply::body(429, Steps::new([Step::Stall])), 0),
         ("getting ready again", |_| Reply::status(503, ""), 60_000),
         ("with a body that is not read", |_| Reply::body(200, Steps::new([Step::Stall])), 0),
     ];

@@ -85,5 +85,5 @@ async fn slow_answers_that_are_no_success_show_what_the_server_takes_at_once() {
     let layer = layer().pacing(PacingConfig::new().initial_window(2));
     let client = client(&layer, &server);
     send_all(&client, (0..2).map(|_| request())).await;
-    assert_eq!(layer.quotas().snapshot(key()).unwrap().window, 4, "two were out for longer than a throttle takes");
+    assert_eq!(layer.quotas().snapshot(key()).unwrap().window, 4, "two were in flight for longer than a 429 takes");
 }

@@ -86,8 +86,8 @@ fn calls(headers: Headers, counted: &HashMap<String, f64>, bars: &mut Bars) {
     }
 }
 
-/// The controller has no door of its own in the public interface. What pacing adds to a call is one decision of the levels, the
-/// window and the learned rate; what is left of a visit is a lock and a clock.
+/// A decision of the controller cannot be called on its own. It is measured as what pacing adds to a call: the decision by the
+/// buckets, the window and the learned rate.
 fn controller(counted: &HashMap<String, f64>, bars: &mut Bars) {
     let layer = RetryOn429Layer::new;
     let shown = || Server::new(1).with_rate_headers();
@@ -98,7 +98,9 @@ fn controller(counted: &HashMap<String, f64>, bars: &mut Bars) {
     measure::compete(&mut all, Headers::ThreeOwned, 2 * TURNS + 1);
     let admission = all[0].nanos() - all[1].nanos();
     println!("\n| controller | found | bar |\n|---|---|---|");
-    println!("| one decision, two dimensions known (against `pacing(false)`), ns | {admission:.0} | {ADMISSION:.0} |");
+    println!(
+        "| one decision, two dimensions known (against `PacingConfig::off()`), ns | {admission:.0} | {ADMISSION:.0} |"
+    );
     bars.check("one decision of the controller, ns", admission, ADMISSION);
     let key = counted["idle key"];
     println!("| kept of an idle key, bytes | {key:.0} | {IDLE_KEY:.0} |");

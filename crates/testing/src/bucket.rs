@@ -127,7 +127,7 @@ impl Bucket {
         whole(self.level)
     }
 
-    /// Returns the `Used` of messages: the limit minus the level. It exceeds the limit in debt.
+    /// Returns the figure `Used` of a 429's message: the limit minus the level. It is above the limit if the bucket is in debt.
     pub(crate) fn used(&self) -> u64 {
         let limit = self.shown.unwrap_or(self.capacity);
         whole((limit - (self.level + GRAIN).floor()).max(0.0))

@@ -52,7 +52,7 @@ fn next_word(text: &[u8]) -> usize {
     1 + text.windows(2).take_while(|pair| goes_on(pair)).count()
 }
 
-/// Converts to lower case, and line ends, `-` and `_` to spaces. The offsets do not change.
+/// Converts a text to lower case. Line ends, `-` and `_` become spaces. The length does not change.
 pub(crate) fn normalize(text: &str) -> Vec<u8> {
     let blank = |b: u8| matches!(b, b'\n' | b'\r' | b'\t' | b'-' | b'_');
     text.bytes().map(|b| if blank(b) { b' ' } else { b.to_ascii_lowercase() }).collect()

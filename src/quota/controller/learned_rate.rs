@@ -83,7 +83,7 @@ impl LearnedRate {
         self.learned = None;
     }
 
-    /// After an idle time, nothing of before counts.
+    /// Resets the rate after an idle time.
     pub(super) fn rested(&mut self) {
         *self = Self { newest: self.newest, ..Self::default() };
     }

@@ -39,7 +39,7 @@ async fn a_streaming_body_is_sent_once_and_whole() {
     let response = response.unwrap();
     assert_eq!(response.status(), 429);
     assert_eq!(response.extensions().get::<RetryInfo>().unwrap().stopped, Some(StopReason::NotReplayable));
-    assert!(response.text().await.unwrap().contains("rate_limit_exceeded"), "the throttle is handed back whole");
+    assert!(response.text().await.unwrap().contains("rate_limit_exceeded"), "the 429 is returned whole");
     let hits = server.hits();
     assert_eq!(hits.len(), 1);
     assert_eq!(hits[0].body, (0..100).map(|n| format!("{n},")).collect::<String>());

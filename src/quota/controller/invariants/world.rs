@@ -58,7 +58,7 @@ impl World {
         (!self.out.is_empty()).then(|| which % self.out.len())
     }
 
-    /// Lets go whoever may, as the queue does.
+    /// Admits all calls that may be sent, as the queue does.
     pub(super) fn wake_eligible(&mut self) {
         let now = self.now;
         let (ripe, asleep): (Vec<_>, Vec<_>) = self.asleep.iter().partition(|waiter| waiter.not_before <= now);
